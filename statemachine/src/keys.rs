@@ -1,0 +1,202 @@
+//! Every table's one-byte prefix, and the order-preserving encoding of the keys behind it.
+//!
+//! Prefixes are append-only: a retired one stays listed and is never given to another table.
+
+use crate::store::Fault;
+
+/// `sys`: single rows of the machinery itself (see [`crate::system`]).
+pub const SYSTEM: u8 = 0x01;
+/// Journal: revision -> the events of that revision.
+pub const JOURNAL: u8 = 0x02;
+/// Duplicate replies: command id -> outcome.
+pub const REPLIES: u8 = 0x03;
+
+/// Machines by serial.
+pub const MACHINES: u8 = 0x10;
+/// Serial by NIC hardware address.
+pub const MACHINE_MACS: u8 = 0x11;
+/// Serial by (rack, index in rack).
+pub const MACHINE_SLOTS: u8 = 0x12;
+/// The address plan.
+pub const ADDRESS_PLAN: u8 = 0x13;
+/// Boot templates by name.
+pub const BOOT_TEMPLATES: u8 = 0x14;
+/// Serial by node or BMC address.
+pub const MACHINE_ADDRESSES: u8 = 0x15;
+
+/// Service instances by (service, instance).
+pub const SERVICE_INSTANCES: u8 = 0x20;
+/// Instances by the deadline of their TTL.
+pub const SERVICE_DEADLINES: u8 = 0x21;
+/// Key-value pairs.
+pub const KV: u8 = 0x22;
+
+/// Object revisions by (oid, tid, newest first).
+pub const OBJECTS: u8 = 0x30;
+/// Object transactions by tid.
+pub const OBJECT_TRANSACTIONS: u8 = 0x31;
+/// Object bytes by (oid, tid); kept apart so that large values never sit between small rows.
+pub const OBJECT_BYTES: u8 = 0x32;
+
+/// Apps by name.
+pub const APPS: u8 = 0x40;
+/// Builds by (app, number).
+pub const BUILDS: u8 = 0x41;
+/// Releases by (app, number).
+pub const RELEASES: u8 = 0x42;
+/// Rollouts by (app, number).
+pub const ROLLOUTS: u8 = 0x43;
+/// Failures of an app's steps by (app, sequence).
+pub const FAILURES: u8 = 0x44;
+/// Instances by (app, release, ordinal).
+pub const INSTANCES: u8 = 0x45;
+/// App by (host, path prefix) of its routes.
+pub const ROUTES: u8 = 0x46;
+
+/// A key whose encoded bytes sort as the value does, and which can stand before other keys in a tuple.
+pub trait Key: Sized {
+    /// Appends the encoding to `out`.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// Takes one value off the front of `bytes`.
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault>;
+}
+
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], Fault> {
+    match bytes.split_at_checked(count) {
+        Some((head, tail)) => {
+            *bytes = tail;
+            Ok(head)
+        }
+        None => Err(Fault::corrupt("a key ends early")),
+    }
+}
+
+macro_rules! integer_keys {
+    ($($type:ty),*) => {$(
+        impl Key for $type {
+            fn encode(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_be_bytes());
+            }
+            fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+                let head = take(bytes, size_of::<$type>())?;
+                Ok(<$type>::from_be_bytes(head.try_into().expect("take returned the size asked for")))
+            }
+        }
+    )*};
+}
+integer_keys!(u8, u16, u32, u64, u128);
+
+impl Key for () {
+    fn encode(&self, _out: &mut Vec<u8>) {}
+    fn decode(_bytes: &mut &[u8]) -> Result<Self, Fault> {
+        Ok(())
+    }
+}
+
+/// Bytes are terminated by `00 00`, and a zero inside is written `00 ff`, so that a prefix sorts first.
+impl Key for Vec<u8> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_bytes(self, out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        let mut value = Vec::new();
+        loop {
+            match take(bytes, 1)?[0] {
+                0 => match take(bytes, 1)?[0] {
+                    0 => return Ok(value),
+                    0xff => value.push(0),
+                    _ => return Err(Fault::corrupt("a byte-string key has a bad escape")),
+                },
+                byte => value.push(byte),
+            }
+        }
+    }
+}
+
+impl Key for String {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_bytes(self.as_bytes(), out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        String::from_utf8(Vec::<u8>::decode(bytes)?).map_err(|_| Fault::corrupt("a text key is not UTF-8"))
+    }
+}
+
+fn encode_bytes(value: &[u8], out: &mut Vec<u8>) {
+    encode_bytes_prefix(value, out);
+    out.extend_from_slice(&[0, 0]);
+}
+
+/// The encoding of `value` without its terminator: a bound that every byte string beginning with it shares.
+pub fn encode_bytes_prefix(value: &[u8], out: &mut Vec<u8>) {
+    for &byte in value {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
+    }
+}
+
+impl<A: Key, B: Key> Key for (A, B) {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        Ok((A::decode(bytes)?, B::decode(bytes)?))
+    }
+}
+
+impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+        self.2.encode(out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        Ok((A::decode(bytes)?, B::decode(bytes)?, C::decode(bytes)?))
+    }
+}
+
+/// The smallest byte string greater than every string that begins with `prefix`; empty where there is none.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut bound = prefix.to_vec();
+    while let Some(last) = bound.pop() {
+        if last < u8::MAX {
+            bound.push(last + 1);
+            return bound;
+        }
+    }
+    bound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes_of<K: Key>(key: &K) -> Vec<u8> {
+        let mut out = Vec::new();
+        key.encode(&mut out);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn order_is_preserved_and_keys_return(
+            a in any::<(Vec<u8>, u32)>(), b in any::<(Vec<u8>, u32)>(), text in any::<String>(),
+        ) {
+            prop_assert_eq!(bytes_of(&a).cmp(&bytes_of(&b)), a.cmp(&b));
+            let encoded = bytes_of(&(text.clone(), a.clone()));
+            let mut rest = &encoded[..];
+            prop_assert_eq!(<(String, (Vec<u8>, u32))>::decode(&mut rest).expect("decodes"), (text, a));
+            prop_assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn prefix_bound_skips_full_bytes() {
+        assert_eq!(after_prefix(&[1, 0xff]), [2]);
+        assert_eq!(after_prefix(&[0xff]), [] as [u8; 0]);
+    }
+}

@@ -1,0 +1,234 @@
+//! The seams between the state machine and those who use it: how to propose, how to read, what the cluster looks
+//! like. Declared here, implemented in `raft/`, used by `api/` and `appliers/`; nothing here awaits.
+
+use crate::command::{Command, Outcome};
+use crate::ids::{Actor, CommandId, Millis, NodeId, Revision};
+use crate::store::{Fault, View};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, so that the traits stay usable as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A demand on its way to the log. The leader adds the time.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// The identity of the demand across retries; `None` lets the proposer make one.
+    pub command_id: Option<CommandId>,
+    /// Who demands it.
+    pub actor: Actor,
+    /// What is demanded.
+    pub command: Command,
+}
+
+impl Proposal {
+    /// A demand under a fresh id.
+    pub fn new(actor: Actor, command: Command) -> Self {
+        Proposal {
+            command_id: None,
+            actor,
+            command,
+        }
+    }
+}
+
+/// Why a proposal has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was sent: no leader is known or reachable. Trying again is safe.
+    #[error("no leader is known: a majority of the members must be up and reach each other")]
+    NoLeader,
+    /// Nothing was done: too many proposals are under way. Trying again is safe.
+    #[error("{in_flight} proposals are under way, which is the limit; try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// Proposals under way.
+        in_flight: usize,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// Nothing was done: the encoded command is larger than the log takes.
+    #[error("the command encodes to {bytes} bytes; the most is {max}")]
+    TooLarge {
+        /// Its encoded size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Nothing was done: the command would break every node.
+    #[error("the command was rejected before it reached the log: {0}")]
+    Poisonous(String),
+    /// It may have been done, or may yet be. Only proposing again under the same id tells.
+    #[error("the outcome of command {0} is unknown; propose it again under the same id to learn it")]
+    Unknown(CommandId),
+    /// This node is going down. Nothing was done.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// Puts demands into the log, from any node.
+pub trait Proposer: Send + Sync + 'static {
+    /// Proposes and waits for the outcome. Retries under the same id across leader changes until `deadline_ms`.
+    fn propose(&self, proposal: Proposal, deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>>;
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Sees every write that was acknowledged anywhere before the read began.
+    Linearizable,
+    /// Sees at least this revision.
+    AtLeast(Revision),
+    /// Whatever this node has applied.
+    Local,
+}
+
+/// Why a read cannot be as fresh as was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No leader could confirm the read index.
+    #[error("no leader confirmed the read; `local` reads are still answered")]
+    NoLeader,
+    /// The revision did not arrive in time.
+    #[error("revision {wanted} was not applied here in time; this node is at {applied}")]
+    NotApplied {
+        /// Asked for.
+        wanted: Revision,
+        /// Where this node is.
+        applied: Revision,
+    },
+    /// This node is going down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// Where the state that a read saw stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The last entry that this node applied.
+    pub applied: Revision,
+    /// How long ago this node last heard from a leader, in ms; 0 on the leader itself.
+    pub age_ms: u64,
+}
+
+/// Reads this node's replica.
+pub trait Reader: Send + Sync + 'static {
+    /// Waits until the local state is as fresh as asked.
+    fn barrier(&self, freshness: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>>;
+
+    /// Calls `read` with a consistent view of what this node has applied. A fault stops the node and does not return.
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>);
+
+    /// The last applied revision and its age.
+    fn stamp(&self) -> Stamp;
+
+    /// Resolves once this node has applied something after `after`.
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision>;
+}
+
+impl dyn Reader {
+    /// Reads one value out of a consistent view.
+    pub fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, Fault>) -> T {
+        let mut read = Some(read);
+        let mut value = None;
+        self.with_view(&mut |view| {
+            if let Some(read) = read.take() {
+                value = Some(read(view)?);
+            }
+            Ok(())
+        });
+        value.expect("with_view calls its closure once, and stops the node on a fault")
+    }
+}
+
+/// How this node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Orders the log.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// A member, as the node that is asked sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which node.
+    pub id: NodeId,
+    /// Where its peers reach it, `host:port`.
+    pub peer_address: String,
+    /// Where its HTTP API is, `http://host:port`.
+    pub http_url: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// The last entry that it is known to have; only the leader knows it of others.
+    pub matched: Option<Revision>,
+    /// When it last answered, in ms ago; only the leader knows it of others.
+    pub last_contact_ms: Option<u64>,
+}
+
+/// The cluster, as the node that is asked sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// The identity of the cluster.
+    pub cluster_id: uuid::Uuid,
+    /// The node that was asked.
+    pub node: NodeId,
+    /// How it takes part.
+    pub role: Role,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: u64,
+    /// The last entry of its log.
+    pub last_log: Revision,
+    /// The last entry known to be on a majority.
+    pub committed: Revision,
+    /// The last entry applied.
+    pub applied: Revision,
+    /// The last entry of its newest snapshot.
+    pub snapshot: Revision,
+    /// The first entry that is still in its log.
+    pub first_log: Revision,
+    /// Log time as of the last applied entry.
+    pub log_time: Millis,
+    /// All members.
+    pub members: Vec<Member>,
+    /// Whether a majority answered lately (on the leader) or a leader is known (elsewhere).
+    pub healthy: bool,
+}
+
+/// A number that `/metrics` shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Prometheus name, `onward_` first and the unit last.
+    pub name: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+    /// How it moves.
+    pub kind: MetricKind,
+    /// Label name and value pairs.
+    pub labels: Vec<(&'static str, String)>,
+    /// Whole units; times are in the unit that the name ends in.
+    pub value: u64,
+}
+
+/// How a metric moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only up.
+    Counter,
+    /// Up and down.
+    Gauge,
+}
+
+/// Looks at the cluster from this node.
+pub trait Cluster: Send + Sync + 'static {
+    /// What it looks like.
+    fn status(&self) -> ClusterStatus;
+    /// Numbers of the engine.
+    fn metrics(&self) -> Vec<Metric>;
+}

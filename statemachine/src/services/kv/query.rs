@@ -1,0 +1,56 @@
+use super::types::*;
+use crate::store::{Fault, Order, View};
+use crate::table::Range;
+use std::ops::ControlFlow;
+
+/// The pair at `key`.
+pub fn get(view: &dyn View, key: &Key) -> Result<Option<Pair>, Fault> {
+    PAIRS.get(view, &key.0)
+}
+
+/// Where a listing goes on: after this key.
+pub type Cursor = Key;
+
+/// One page of pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// In order of key.
+    pub pairs: Vec<(Key, Pair)>,
+    /// Where to go on, if there is more.
+    pub next: Option<Cursor>,
+}
+
+/// The pairs whose keys begin with `prefix`, after `after`: at most `limit` of them, and no more than `bytes_max` of
+/// values (but always one).
+pub fn range(
+    view: &dyn View,
+    prefix: &[u8],
+    after: Option<&Cursor>,
+    limit: usize,
+    bytes_max: usize,
+) -> Result<Listing, Fault> {
+    let mut selected = Range::prefix(prefix);
+    if let Some(after) = after {
+        selected = selected.after(&after.0);
+    }
+    let mut listing = Listing {
+        pairs: Vec::new(),
+        next: None,
+    };
+    let mut bytes = 0;
+    PAIRS.scan(view, &selected, Order::Ascending, |key, pair| {
+        bytes += key.len() + pair.value.len();
+        if listing.pairs.len() == limit || (bytes > bytes_max && !listing.pairs.is_empty()) {
+            listing.next = listing.pairs.last().map(|(key, _)| key.clone());
+            return Ok(ControlFlow::Break(()));
+        }
+        listing.pairs.push((Key(key), pair));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(listing)
+}
+
+pub(super) fn keys_with_prefix(view: &dyn View, prefix: &[u8], limit: usize) -> Result<Vec<Key>, Fault> {
+    let rows = PAIRS.list(view, &Range::prefix(prefix), limit)?;
+    Ok(rows.into_iter().map(|(key, _)| Key(key)).collect())
+}
