@@ -30,6 +30,8 @@ pub const SERVICE_INSTANCES: u8 = 0x20;
 pub const SERVICE_DEADLINES: u8 = 0x21;
 /// Key-value pairs.
 pub const KV: u8 = 0x22;
+/// Services by name: the sum of their instances.
+pub const SERVICES: u8 = 0x23;
 
 /// Object revisions by (oid, tid, newest first).
 pub const OBJECTS: u8 = 0x30;
@@ -37,6 +39,10 @@ pub const OBJECTS: u8 = 0x30;
 pub const OBJECT_TRANSACTIONS: u8 = 0x31;
 /// Object bytes by (oid, tid); kept apart so that large values never sit between small rows.
 pub const OBJECT_BYTES: u8 = 0x32;
+/// What a transaction wrote, by tid; kept apart so that listing transactions stays cheap.
+pub const OBJECT_WRITES: u8 = 0x33;
+/// The last tid and the last oid, one row.
+pub const OBJECT_HEAD: u8 = 0x34;
 
 /// Apps by name.
 pub const APPS: u8 = 0x40;
