@@ -1,28 +1,32 @@
-//! Object transactions.
+//! Object transactions: opaque bytes by oid, changed only by transactions, every revision kept.
+//!
+//! The semantics are those of a ZODB storage. A transaction names for each object that it writes the serial that it
+//! had read, and is refused as a whole where one of them is not current any more. It gets a tid, which becomes the
+//! serial of all that it wrote; a reader who stays with one tid sees one consistent state for ever.
+//!
+//! Owns the revisions, their bytes, the transactions, and the head row with the last tid and oid. Never looks into the
+//! bytes, and never merges: resolving a conflict is the caller's.
+//!
+//! # Invariants
+//! - Tids grow strictly, with log time where it runs ahead, and are valid ZODB time stamps.
+//! - No revision is changed or dropped once written; a deletion is a revision without bytes.
+//! - No oid is given out that was written or given out before.
+//!
+//! Limits: [`OBJECT_BYTES_MAX`], [`TRANSACTION_OBJECTS_MAX`], [`METADATA_BYTES_MAX`], [`OIDS_MAX`]; the sum of a
+//! transaction is bounded by [`ENVELOPE_BYTES_MAX`](crate::apply::ENVELOPE_BYTES_MAX).
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod command;
+mod event;
+mod query;
+mod tid;
+mod types;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub use command::{CONFLICTS_MAX, Command, Conflict, Part, Refusal, Reply, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub use query::{
+    History, Load, ObjectListing, Page, TransactionListing, current, head, history, load_at, load_before,
+    load_serial, objects, transaction, transactions, writes,
+};
+pub use tid::{Oid, ParseIdError, Tid};
+pub use types::*;
