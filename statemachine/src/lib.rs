@@ -32,6 +32,8 @@ pub mod services;
 mod store;
 pub mod system;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod txn;
 
 pub use command::{Accepted, Command, Context, Decision, Envelope, Event, Outcome, Refusal, Reply, Stop};

@@ -1,0 +1,188 @@
+//! One node in memory behind the three ports, for the tests of those who use them: every proposal is applied at once,
+//! and everything is deterministic. Built only with the feature `testing`.
+//!
+//! Never in a product build: it has no log, no durability and no peers.
+
+use crate::apply::{ENVELOPE_BYTES_MAX, apply_envelope};
+use crate::command::{Envelope, Outcome};
+use crate::ids::{CommandId, Millis, NodeId, Revision};
+use crate::ports::{
+    BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric, MetricKind, Proposal, ProposeError,
+    Proposer, ReadError, Reader, Role, Stamp,
+};
+use crate::store::{Fault, MemoryStore, View};
+use crate::txn::Txn;
+use crate::{codec, system};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// A node in memory that orders and applies whatever is proposed to it. Implements [`Proposer`], [`Reader`] and
+/// [`Cluster`].
+#[derive(Debug, Default)]
+pub struct SingleNode {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    store: MemoryStore,
+    applied: u64,
+    now: u64,
+    ids: u64,
+    /// What the next proposals end with instead of an outcome, first one first.
+    failures: Vec<ProposeError>,
+    /// What every barrier but a local one ends with.
+    unreadable: Option<ReadError>,
+    waiting: Vec<Waker>,
+}
+
+impl SingleNode {
+    /// A node with nothing in it, at log time 0.
+    pub fn new() -> Self {
+        SingleNode::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the clock that stamps the next proposals.
+    pub fn set_now(&self, now: Millis) {
+        self.state().now = now.0;
+    }
+
+    /// Lets the next proposal end with `error`: `Unknown` after it was applied, all else before.
+    pub fn fail_next(&self, error: ProposeError) {
+        self.state().failures.push(error);
+    }
+
+    /// Lets every barrier but a local one end with `error`, until `None`.
+    pub fn fail_barriers(&self, error: Option<ReadError>) {
+        self.state().unreadable = error;
+    }
+
+    fn run(&self, proposal: Proposal) -> Result<Outcome, ProposeError> {
+        let mut state = self.state();
+        let failure = (!state.failures.is_empty()).then(|| state.failures.remove(0));
+        if let Some(failure) = &failure
+            && !matches!(failure, ProposeError::Unknown(_))
+        {
+            return Err(failure.clone());
+        }
+        state.ids += 1;
+        let counter = state.ids.to_be_bytes();
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&counter);
+        let fresh = uuid::Builder::from_unix_timestamp_millis(state.now, &random).into_uuid();
+        let envelope = Envelope {
+            command_id: proposal.command_id.unwrap_or(CommandId(fresh)),
+            actor: proposal.actor,
+            proposed_at: Millis(state.now),
+            command: proposal.command,
+        };
+        let command_id = envelope.command_id;
+        let bytes = codec::encode(&envelope).len();
+        if bytes > ENVELOPE_BYTES_MAX {
+            let max = ENVELOPE_BYTES_MAX;
+            return Err(ProposeError::TooLarge { bytes, max });
+        }
+        let revision = Revision(state.applied + 1);
+        let mut txn = Txn::new(&state.store);
+        let outcome = apply_envelope(&mut txn, revision, envelope)
+            .map_err(|fault| ProposeError::Poisonous(fault.to_string()))?;
+        let changes = txn.into_changes();
+        state.store.write(changes);
+        state.applied = revision.0;
+        state.waiting.drain(..).for_each(Waker::wake);
+        match failure {
+            Some(_) => Err(ProposeError::Unknown(command_id)),
+            None => Ok(outcome),
+        }
+    }
+}
+
+impl Proposer for SingleNode {
+    fn propose(&self, proposal: Proposal, _deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
+        Box::pin(async move { self.run(proposal) })
+    }
+}
+
+impl Reader for SingleNode {
+    fn barrier(&self, freshness: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>> {
+        let stamp = self.stamp();
+        let unreadable = self.state().unreadable.clone();
+        Box::pin(async move {
+            match (freshness, unreadable) {
+                (Freshness::Local, _) => Ok(stamp),
+                (_, Some(error)) => Err(error),
+                (Freshness::AtLeast(wanted), None) if wanted > stamp.applied => Err(ReadError::NotApplied {
+                    wanted,
+                    applied: stamp.applied,
+                }),
+                _ => Ok(stamp),
+            }
+        })
+    }
+
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) {
+        if let Err(fault) = read(&self.state().store) {
+            panic!("the node stops: {fault}");
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        let applied = Revision(self.state().applied);
+        Stamp { applied, age_ms: 0 }
+    }
+
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
+        Box::pin(std::future::poll_fn(move |task| {
+            let mut state = self.state();
+            if state.applied > after.0 {
+                return Poll::Ready(Revision(state.applied));
+            }
+            state.waiting.push(task.waker().clone());
+            Poll::Pending
+        }))
+    }
+}
+
+impl Cluster for SingleNode {
+    fn status(&self) -> ClusterStatus {
+        let state = self.state();
+        let applied = Revision(state.applied);
+        let log_time = system::clock(&state.store).map_or(Millis(0), |clock| clock.now);
+        ClusterStatus {
+            cluster_id: uuid::Uuid::nil(),
+            node: NodeId(1),
+            role: Role::Leader,
+            leader: state.unreadable.is_none().then_some(NodeId(1)),
+            term: 1,
+            last_log: applied,
+            committed: applied,
+            applied,
+            snapshot: Revision(0),
+            first_log: Revision(1),
+            log_time,
+            members: vec![Member {
+                id: NodeId(1),
+                peer_address: "127.0.0.1:7401".to_owned(),
+                http_url: "http://127.0.0.1:7400".to_owned(),
+                voter: true,
+                matched: Some(applied),
+                last_contact_ms: Some(0),
+            }],
+            healthy: state.unreadable.is_none(),
+        }
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        vec![Metric {
+            name: "onward_applied_revision",
+            help: "The last entry that was applied.",
+            kind: MetricKind::Gauge,
+            labels: Vec::new(),
+            value: self.state().applied,
+        }]
+    }
+}
