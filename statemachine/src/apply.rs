@@ -87,6 +87,20 @@ pub fn rehearse(view: &dyn View, envelope: &Envelope) -> Result<(), Fault> {
     }
 }
 
+/// Folds the events of one revision into `txn`: how a projection, a restored cluster or a test gets from the journal to
+/// the rows of the domains. It does not write the machinery's own rows (clock, journal, replies).
+pub fn replay(txn: &mut Txn<'_>, revision: Revision, record: &journal::Record) -> Result<(), Fault> {
+    let ctx = Context {
+        revision,
+        now: record.at,
+        actor: record.actor.clone(),
+    };
+    record
+        .events
+        .iter()
+        .try_for_each(|event| evolve(txn, &ctx, event))
+}
+
 /// Decides and evolves `command`; a refusal leaves `txn` as it was.
 fn execute(txn: &mut Txn<'_>, ctx: &Context, command: &Command) -> Result<Accepted<Event>, Stop<Refusal>> {
     let Command::Batch(commands) = command else {

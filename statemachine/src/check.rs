@@ -1,7 +1,12 @@
 //! The cross-area checker: walks every rule that holds between rows. Runs after every step of scripts, simulations
 //! and fault tests; a clean state has no violations.
+//!
+//! Each area walks its own rules in `pub(crate) fn check(view, violations)`, and is called here. A rule over two areas
+//! is walked by the one that depends on the other.
 
-use crate::store::{Fault, View};
+use crate::store::{Fault, Order, View};
+use crate::{dump, machines, services};
+use std::ops::ControlFlow;
 
 /// A rule that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +17,34 @@ pub struct Violation {
     pub what: String,
 }
 
+impl Violation {
+    pub(crate) fn new(area: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Violation { area, what }
+    }
+}
+
 /// Walks all rules.
 pub fn check(view: &dyn View) -> Result<Vec<Violation>, Fault> {
-    let violations = Vec::new();
-    let _ = view;
+    let mut violations = Vec::new();
+    every_row_decodes(view, &mut violations)?;
+    for check in [
+        services::kv::check,
+        machines::ipam::check,
+        machines::registry::check,
+        machines::netboot::check,
+    ] {
+        check(view, &mut violations)?;
+    }
     Ok(violations)
+}
+
+/// Every row belongs to a table and decodes as its row.
+fn every_row_decodes(view: &dyn View, violations: &mut Vec<Violation>) -> Result<(), Fault> {
+    view.scan(&[], &[], Order::Ascending, &mut |key, value| {
+        if let Err(fault) = dump::row(key, value) {
+            violations.push(Violation::new("store", format!("row {key:02x?}: {fault}")));
+        }
+        ControlFlow::Continue(())
+    })
 }

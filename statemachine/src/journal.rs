@@ -1,6 +1,7 @@
 //! The journal: every event at (revision, ordinal), with who demanded it and when. It outlives the Raft log.
 
 use crate::command::Event;
+use crate::dump::Describe;
 use crate::ids::{Actor, CommandId, Millis, Revision};
 use crate::keys;
 use crate::store::{Fault, Order, View};
@@ -24,6 +25,7 @@ pub struct Record {
 }
 
 const JOURNAL: Table<u64, Record> = Table::new(keys::JOURNAL, "journal");
+pub(crate) const TABLES: &[&dyn Describe] = &[&JOURNAL];
 
 /// The journal no longer reaches back to where a reader wants to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

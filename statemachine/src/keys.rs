@@ -21,8 +21,10 @@ pub const MACHINE_SLOTS: u8 = 0x12;
 pub const ADDRESS_PLAN: u8 = 0x13;
 /// Boot templates by name.
 pub const BOOT_TEMPLATES: u8 = 0x14;
-/// Serial by node or BMC address.
+/// Serial by machine or BMC address.
 pub const MACHINE_ADDRESSES: u8 = 0x15;
+/// Bodies of boot templates by name.
+pub const BOOT_TEMPLATE_BODIES: u8 = 0x16;
 
 /// Service instances by (service, instance).
 pub const SERVICE_INSTANCES: u8 = 0x20;
@@ -65,6 +67,8 @@ pub trait Key: Sized {
     fn encode(&self, out: &mut Vec<u8>);
     /// Takes one value off the front of `bytes`.
     fn decode(bytes: &mut &[u8]) -> Result<Self, Fault>;
+    /// The key as text for people, the parts of a tuple separated by `/`.
+    fn text(&self) -> String;
 }
 
 fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], Fault> {
@@ -87,6 +91,9 @@ macro_rules! integer_keys {
                 let head = take(bytes, size_of::<$type>())?;
                 Ok(<$type>::from_be_bytes(head.try_into().expect("take returned the size asked for")))
             }
+            fn text(&self) -> String {
+                self.to_string()
+            }
         }
     )*};
 }
@@ -96,6 +103,9 @@ impl Key for () {
     fn encode(&self, _out: &mut Vec<u8>) {}
     fn decode(_bytes: &mut &[u8]) -> Result<Self, Fault> {
         Ok(())
+    }
+    fn text(&self) -> String {
+        String::new()
     }
 }
 
@@ -117,6 +127,9 @@ impl Key for Vec<u8> {
             }
         }
     }
+    fn text(&self) -> String {
+        self.escape_ascii().to_string()
+    }
 }
 
 impl Key for String {
@@ -125,6 +138,9 @@ impl Key for String {
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
         String::from_utf8(Vec::<u8>::decode(bytes)?).map_err(|_| Fault::corrupt("a text key is not UTF-8"))
+    }
+    fn text(&self) -> String {
+        self.escape_debug().to_string()
     }
 }
 
@@ -151,6 +167,9 @@ impl<A: Key, B: Key> Key for (A, B) {
     fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
         Ok((A::decode(bytes)?, B::decode(bytes)?))
     }
+    fn text(&self) -> String {
+        format!("{}/{}", self.0.text(), self.1.text())
+    }
 }
 
 impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
@@ -161,6 +180,9 @@ impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
         Ok((A::decode(bytes)?, B::decode(bytes)?, C::decode(bytes)?))
+    }
+    fn text(&self) -> String {
+        format!("{}/{}/{}", self.0.text(), self.1.text(), self.2.text())
     }
 }
 

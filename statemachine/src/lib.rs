@@ -20,6 +20,7 @@ pub mod check;
 pub mod codec;
 mod command;
 pub mod deployments;
+pub mod dump;
 pub mod hash;
 mod ids;
 pub mod journal;

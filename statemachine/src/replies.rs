@@ -4,6 +4,7 @@
 //! time are refused, and their rows swept: the table is bounded by log time, and no duplicate is ever missed.
 
 use crate::command::Outcome;
+use crate::dump::Describe;
 use crate::ids::{CommandId, Millis};
 use crate::keys;
 use crate::store::{Fault, View};
@@ -18,6 +19,7 @@ pub const WINDOW_MS: u64 = 15 * 60 * 1000;
 const SWEEP_ROWS_MAX: usize = 65_536;
 
 const REPLIES: Table<u128, Outcome> = Table::new(keys::REPLIES, "replies");
+pub(crate) const TABLES: &[&dyn Describe] = &[&REPLIES];
 
 /// The outcome of an earlier proposal under this id.
 pub(crate) fn find(view: &dyn View, id: CommandId) -> Result<Option<Outcome>, Fault> {

@@ -3,6 +3,7 @@
 //! Owns the `sys` table. Never holds anything of a domain.
 
 use crate::command::{self, Accepted, Context, Decision, Stop};
+use crate::dump::{Describe, Row};
 use crate::ids::{Millis, NodeId, Revision};
 use crate::keys;
 use crate::store::{Fault, View};
@@ -55,6 +56,17 @@ const NODE_IDS: Table<u8, NodeIds> = Table::new(keys::SYSTEM, "sys");
 const CLOCK_KEY: u8 = 1;
 const GATE_KEY: u8 = 2;
 const NODE_IDS_KEY: u8 = 3;
+
+/// A row of this area as text: its tables share a prefix, so the key says which one it is.
+pub(crate) fn describe(key: &[u8], value: &[u8]) -> Result<Row, Fault> {
+    let table: &dyn Describe = match key {
+        [CLOCK_KEY] => &CLOCK,
+        [GATE_KEY] => &GATE,
+        [NODE_IDS_KEY] => &NODE_IDS,
+        _ => return Err(Fault::corrupt(format!("sys has no row {key:02x?}"))),
+    };
+    table.describe(key, value)
+}
 
 /// Reads the clock.
 pub fn clock(view: &dyn View) -> Result<Clock, Fault> {

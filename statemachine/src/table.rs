@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 /// A table: a prefix, the type of its keys, and the type of its rows. Reading is for the whole crate; writing is for
 /// the `evolve` of the area that owns the table.
 pub(crate) struct Table<K, V> {
-    prefix: u8,
-    name: &'static str,
+    pub(crate) prefix: u8,
+    pub(crate) name: &'static str,
     types: PhantomData<fn(K) -> V>,
 }
 
@@ -31,7 +31,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         bytes
     }
 
-    fn row(&self, bytes: &[u8]) -> Result<V, Fault> {
+    pub(crate) fn row(&self, bytes: &[u8]) -> Result<V, Fault> {
         codec::decode(bytes).map_err(|error| Fault::corrupt(format!("a row of {}: {error}", self.name)))
     }
 

@@ -1,28 +1,23 @@
-//! Boot templates.
+//! Boot templates: what a machine is told when it asks how to boot.
+//!
+//! Owns the tables `boot_templates` and `boot_template_bodies`, which is apart so that choosing a template reads no
+//! bodies. It never renders: whether a body is a template at all is checked by `appliers/machines` before a command is
+//! proposed, because template engines change and the log does not.
+//!
+//! A machine gets, of the templates of a kind whose selector chooses it, the one with the highest priority; among
+//! those the one whose selector says most (has the most requirements); among those the first by name.
+//!
+//! Limits: [`BODY_BYTES_MAX`], [`TEMPLATES_MAX`].
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod command;
+mod event;
+mod query;
+mod types;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub use command::{Command, Refusal, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub(crate) use query::check;
+pub use query::{Cursor, Listing, body, choose, get, list};
+pub(crate) use types::TABLES;
+pub use types::*;

@@ -1,28 +1,30 @@
-//! Machines.
+//! Machines: which hardware exists, where it stands, what it is for, and which state of its life it is in.
+//!
+//! Owns the tables `machines`, `machine_macs`, `machine_slots` and `machine_addresses`; the last three are indexes of
+//! the first. A machine is known by its SMBIOS serial. Rack and index in rack (its slot) are given once, at
+//! registration, and are the whole input from which [`super::ipam`] computes its addresses; nothing here ever moves a
+//! machine. Without an address plan machines register without addresses, in any slot up to [`INDEX_MAX`]: what a lab
+//! needs that has no plan.
+//!
+//! Invariants: no two machines share a serial, a hardware address, a slot, or an address; the addresses of a machine
+//! are those that the plan computes for its slot; role [`ROLE_BOOT`] has the first slot of a rack, and only it.
+//!
+//! Limits: [`SERIAL_BYTES_MAX`], [`LABELS_MAX`], [`MACS_MAX`], [`REGISTER_MAX`], [`REASON_BYTES_MAX`], [`INDEX_MAX`].
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod check;
+mod command;
+mod draft;
+mod event;
+mod query;
+mod selector;
+mod types;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub(crate) use check::check;
+pub use command::{Command, Refusal, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub(crate) use query::exists_any;
+pub use query::{Cursor, Listing, by_address, by_mac, get, list};
+pub use selector::{FIELDS, Operator, Requirement, Selector, SelectorError};
+pub(crate) use types::TABLES;
+pub use types::*;

@@ -1,5 +1,7 @@
 use super::types::*;
+use crate::check::Violation;
 use crate::store::{Fault, Order, View};
+use crate::system;
 use crate::table::Range;
 use std::ops::ControlFlow;
 
@@ -53,4 +55,24 @@ pub fn range(
 pub(super) fn keys_with_prefix(view: &dyn View, prefix: &[u8], limit: usize) -> Result<Vec<Key>, Fault> {
     let rows = PAIRS.list(view, &Range::prefix(prefix), limit)?;
     Ok(rows.into_iter().map(|(key, _)| Key(key)).collect())
+}
+
+/// Keys and values are within their limits, and no pair is from the future.
+pub(crate) fn check(view: &dyn View, violations: &mut Vec<Violation>) -> Result<(), Fault> {
+    let now = system::clock(view)?.revision;
+    PAIRS.scan(view, &Range::all(), Order::Ascending, |key, pair| {
+        let sizes = (1..=KEY_BYTES_MAX).contains(&key.len()) && pair.value.len() <= VALUE_BYTES_MAX;
+        if !sizes || pair.version == 0 || pair.created > pair.modified || pair.modified > now {
+            let (created, modified, version) = (pair.created, pair.modified, pair.version);
+            let bytes = pair.value.len();
+            violations.push(Violation::new(
+                "kv",
+                format!(
+                    "{}: {bytes} bytes, created {created}, modified {modified}, version {version}",
+                    Key(key)
+                ),
+            ));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
 }

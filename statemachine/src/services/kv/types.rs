@@ -1,3 +1,4 @@
+use crate::dump::Describe;
 use crate::ids::Revision;
 use crate::keys;
 use crate::table::Table;
@@ -133,3 +134,6 @@ pub enum OpResult {
 }
 
 pub(super) const PAIRS: Table<Vec<u8>, Pair> = Table::new(keys::KV, "kv");
+
+/// This area's tables.
+pub(crate) const TABLES: &[&dyn Describe] = &[&PAIRS];
