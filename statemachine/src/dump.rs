@@ -6,7 +6,7 @@
 use crate::keys::{self, Key};
 use crate::store::Fault;
 use crate::table::Table;
-use crate::{journal, machines, replies, services, system};
+use crate::{journal, machines, objects, replies, services, system};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::ser::Formatter;
 use std::io::{self, Write};
@@ -58,6 +58,8 @@ const TABLES: &[&[&dyn Describe]] = &[
     machines::ipam::TABLES,
     machines::netboot::TABLES,
     services::kv::TABLES,
+    services::catalog::TABLES,
+    objects::TABLES,
 ];
 
 /// The row at `key` as text. A fault where no table owns the key, or the row does not decode.

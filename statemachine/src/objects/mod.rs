@@ -29,4 +29,5 @@ pub use query::{
     load_serial, objects, transaction, transactions, writes,
 };
 pub use tid::{Oid, ParseIdError, Tid};
+pub(crate) use types::TABLES;
 pub use types::*;

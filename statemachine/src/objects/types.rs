@@ -1,5 +1,6 @@
 use super::{Oid, Tid};
 use crate::apply::ENVELOPE_BYTES_MAX;
+use crate::dump::Describe;
 use crate::ids::{Millis, Revision};
 use crate::keys;
 use crate::table::Table;
@@ -130,3 +131,6 @@ pub(super) const TRANSACTIONS: Table<u64, Transaction> =
 /// The oids that a transaction wrote, in order of oid.
 pub(super) const WRITES: Table<u64, Vec<Oid>> = Table::new(keys::OBJECT_WRITES, "object_writes");
 pub(super) const HEAD: Table<(), Head> = Table::new(keys::OBJECT_HEAD, "object_head");
+
+/// This area's tables.
+pub(crate) const TABLES: &[&dyn Describe] = &[&RECORDS, &BYTES, &TRANSACTIONS, &WRITES, &HEAD];

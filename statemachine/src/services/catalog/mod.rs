@@ -23,4 +23,5 @@ pub use command::{Command, Refusal, decide};
 pub(crate) use event::evolve;
 pub use event::{Cause, Event};
 pub use query::{Filter, InstanceListing, ServiceListing, all, due, get, instances, service, services};
+pub(crate) use types::TABLES;
 pub use types::*;

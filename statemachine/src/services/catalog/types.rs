@@ -1,3 +1,4 @@
+use crate::dump::Describe;
 use crate::ids::{Millis, Revision};
 use crate::keys;
 use crate::table::Table;
@@ -165,3 +166,6 @@ pub(super) const INSTANCES: Table<(String, String), Instance> =
 pub(super) const DEADLINES: Table<(u64, String, String), ()> =
     Table::new(keys::SERVICE_DEADLINES, "service_deadlines");
 pub(super) const SERVICES: Table<String, Service> = Table::new(keys::SERVICES, "services");
+
+/// This area's tables.
+pub(crate) const TABLES: &[&dyn Describe] = &[&INSTANCES, &DEADLINES, &SERVICES];
