@@ -58,8 +58,11 @@ pub trait View {
 /// Changes by key: a value to put, or `None` to delete.
 pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// `from` and `to` as bounds of a `BTreeMap` range; `None` where they leave nothing between them.
-pub(crate) fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+/// The bounds of a `BTreeMap` range.
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// `from` and `to` as bounds; `None` where they leave nothing between them.
+pub(crate) fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<Bounds<'a>> {
     match to {
         [] => Some((Bound::Included(from), Bound::Unbounded)),
         to if from < to => Some((Bound::Included(from), Bound::Excluded(to))),
