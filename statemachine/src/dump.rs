@@ -6,7 +6,7 @@
 use crate::keys::{self, Key};
 use crate::store::Fault;
 use crate::table::Table;
-use crate::{journal, machines, objects, replies, services, system};
+use crate::{deployments, journal, machines, objects, replies, services, system};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::ser::Formatter;
 use std::io::{self, Write};
@@ -60,6 +60,11 @@ const TABLES: &[&[&dyn Describe]] = &[
     services::kv::TABLES,
     services::catalog::TABLES,
     objects::TABLES,
+    deployments::TABLES,
+    deployments::apps::TABLES,
+    deployments::builds::TABLES,
+    deployments::releases::TABLES,
+    deployments::instances::TABLES,
 ];
 
 /// The row at `key` as text. A fault where no table owns the key, or the row does not decode.

@@ -60,6 +60,10 @@ pub const FAILURES: u8 = 0x44;
 pub const INSTANCES: u8 = 0x45;
 /// App by (host, path prefix) of its routes.
 pub const ROUTES: u8 = 0x46;
+/// What of an app is under way and what serves, by app.
+pub const SERVING: u8 = 0x47;
+/// The revision of the last change to deployments, one row.
+pub const DEPLOYMENTS_CHANGED: u8 = 0x48;
 
 /// A key whose encoded bytes sort as the value does, and which can stand before other keys in a tuple.
 pub trait Key: Sized {

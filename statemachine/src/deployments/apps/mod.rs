@@ -1,28 +1,26 @@
-//! Apps.
+//! Apps: what is declared of an application: its source, how it is built and run, its environment, routes and health
+//! check, and whether it should run at all.
+//!
+//! Owns the `apps` and `routes` tables. A declaration changes nothing that runs: a [rollout](super::instances) takes a
+//! copy of it, so that what runs, what is declared and what ran before can differ and each be shown. Never holds
+//! secrets of a repository: a URL with credentials in it is refused.
+//!
+//! A route (host and path prefix) belongs to one app at a time, from the moment that it is declared. A deleted app
+//! keeps its row, marked [`App::deleting`], until nothing of it runs; then a [`Command::Remove`] lets go of it.
+//!
+//! Limits: [`ENV_ENTRIES_MAX`], [`ENV_BYTES_MAX`], [`ROUTES_MAX`], [`COMMAND_BYTES_MAX`], [`URL_BYTES_MAX`].
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod command;
+mod event;
+mod query;
+mod types;
+mod validate;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub use command::{Command, Refusal, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub(crate) use query::routes;
+pub use query::{Cursor, Listing, get, list, route_owner};
+pub(crate) use types::TABLES;
+pub use types::*;
+pub use validate::{check_reference, check_repository};

@@ -1,28 +1,19 @@
-//! Builds.
+//! Builds: what makes a release's files out of a commit, numbered for each app.
+//!
+//! Owns the `builds` table. A build is known by its inputs: commit, build command and build environment. One that
+//! succeeded is never made twice, whatever else changes about the app. The files themselves are on the nodes, under a
+//! name made of the same inputs; a node that lacks them builds again under the same number.
+//!
+//! Limits: the newest [`KEPT_MAX`] builds of an app are kept; [`REASON_BYTES_MAX`].
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod command;
+mod event;
+mod query;
+mod types;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub use command::{Command, Refusal, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub use query::{Cursor, Listing, get, list, newest};
+pub(crate) use types::TABLES;
+pub use types::*;

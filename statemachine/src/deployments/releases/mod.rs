@@ -1,28 +1,18 @@
-//! Releases.
+//! Releases: immutable versions of an app, numbered: a build, and everything that was declared when its rollout was
+//! asked for. Going back to one restores code, environment, routes and health check together.
+//!
+//! Owns the `releases` table. A release never changes; it is made by the rollout that first runs it.
+//!
+//! Limits: the newest [`KEPT_MAX`] releases of an app are kept, and those that it runs.
 
-use crate::command::{Context, Decision};
-use crate::store::{Fault, View};
-use crate::txn::Txn;
-use serde::{Deserialize, Serialize};
+mod command;
+mod event;
+mod query;
+mod types;
 
-/// Demands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {}
-/// Facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {}
-/// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {}
-/// Answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {}
-
-/// Decides.
-pub fn decide(_view: &dyn View, _ctx: &Context, command: &Command) -> Decision<Event, Refusal> {
-    match *command {}
-}
-
-pub(crate) fn evolve(_txn: &mut Txn<'_>, _ctx: &Context, event: &Event) -> Result<(), Fault> {
-    match *event {}
-}
+pub use command::{Command, Refusal, decide};
+pub use event::Event;
+pub(crate) use event::evolve;
+pub use query::{Cursor, Listing, get, list, newest};
+pub(crate) use types::TABLES;
+pub use types::*;
