@@ -150,10 +150,8 @@ impl Stage {
         for event in &events {
             self.run.names.event(event);
         }
-        let events = events
-            .iter()
-            .map(|event| format!("event {}", notation::show(event)));
-        self.show_some(events.collect());
+        let shown = |event| format!("event {}", notation::show(event));
+        self.show_some(&events.iter().map(shown).collect::<Vec<String>>());
         let after = self.rows();
         self.show_some(&difference(&before, &after)?);
         self.check()
