@@ -25,6 +25,8 @@ pub const BOOT_TEMPLATES: u8 = 0x14;
 pub const MACHINE_ADDRESSES: u8 = 0x15;
 /// Bodies of boot templates by name.
 pub const BOOT_TEMPLATE_BODIES: u8 = 0x16;
+/// Machines by the lower case of their serials, as DNS asks for them.
+pub const MACHINE_NAMES: u8 = 0x17;
 
 /// Service instances by (service, instance).
 pub const SERVICE_INSTANCES: u8 = 0x20;

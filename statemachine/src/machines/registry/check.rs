@@ -7,13 +7,14 @@ use crate::command::Stop;
 use crate::machines::ipam;
 use crate::store::{Fault, Order, View};
 use crate::table::Range;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// Machines keep the rules of what can be declared, have the addresses of their slot, and are indexed exactly once.
 pub(crate) fn check(view: &dyn View, violations: &mut Vec<Violation>) -> Result<(), Fault> {
     let mut broken = |what: String| violations.push(Violation::new("registry", what));
     let plan = ipam::plan(view)?.map(|stored| stored.plan);
+    let mut names = BTreeSet::new();
     let mut slots = BTreeMap::new();
     let mut macs = BTreeMap::new();
     let mut addresses = BTreeMap::new();
@@ -44,6 +45,7 @@ pub(crate) fn check(view: &dyn View, violations: &mut Vec<Violation>) -> Result<
                 "machine `{serial}` has other addresses than the plan gives it"
             ));
         }
+        names.insert(name_key(serial));
         let slot = (machine.rack, machine.index);
         let twice = slots.insert(slot, serial.clone()).is_some()
             | machine
@@ -60,15 +62,18 @@ pub(crate) fn check(view: &dyn View, violations: &mut Vec<Violation>) -> Result<
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    let listed = NAMES.list(view, &Range::all(), usize::MAX)?;
+    let same_names = listed.into_iter().map(|(name, ())| name).eq(names);
     let same = SLOTS.list(view, &Range::all(), usize::MAX)?.into_iter().eq(slots)
         && MACS.list(view, &Range::all(), usize::MAX)?.into_iter().eq(macs)
         && ADDRESSES
             .list(view, &Range::all(), usize::MAX)?
             .into_iter()
             .eq(addresses);
-    if !same {
+    if !same || !same_names {
         broken(
-            "the indexes of slots, hardware addresses and addresses are not those of the machines".to_owned(),
+            "the indexes of names, slots, hardware addresses and addresses are not those of the machines"
+                .to_owned(),
         );
     }
     Ok(())

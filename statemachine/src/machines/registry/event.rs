@@ -156,6 +156,7 @@ pub(crate) fn evolve(txn: &mut Txn<'_>, ctx: &Context, event: &Event) -> Result<
 fn insert(txn: &mut Txn<'_>, machine: &Machine) {
     let serial = &machine.serial;
     MACHINES.put(txn, &serial.0, machine);
+    NAMES.put(txn, &name_key(serial), &());
     SLOTS.put(txn, &(machine.rack, machine.index), serial);
     for mac in &machine.macs {
         MACS.put(txn, &mac_key(*mac), serial);
@@ -168,6 +169,7 @@ fn insert(txn: &mut Txn<'_>, machine: &Machine) {
 /// Takes a machine and its index rows away.
 fn remove(txn: &mut Txn<'_>, machine: &Machine) {
     MACHINES.delete(txn, &machine.serial.0);
+    NAMES.delete(txn, &name_key(&machine.serial));
     SLOTS.delete(txn, &(machine.rack, machine.index));
     for mac in &machine.macs {
         MACS.delete(txn, &mac_key(*mac));

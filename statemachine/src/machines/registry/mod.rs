@@ -24,7 +24,7 @@ pub use command::{Command, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;
 pub(crate) use query::exists_any;
-pub use query::{Cursor, Listing, by_address, by_mac, get, list};
+pub use query::{Cursor, Listing, by_address, by_mac, by_name, get, list};
 pub use selector::{FIELDS, Operator, Requirement, Selector, SelectorError};
 pub(crate) use types::TABLES;
 pub use types::*;

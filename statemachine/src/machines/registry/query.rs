@@ -13,6 +13,15 @@ pub fn get(view: &dyn View, serial: &Serial) -> Result<Option<Machine>, Fault> {
     MACHINES.get(view, &serial.0)
 }
 
+/// The machine whose serial this is in lower case; of several, the first in order of serial.
+pub fn by_name(view: &dyn View, name: &str) -> Result<Option<Machine>, Fault> {
+    let names = NAMES.list(view, &Range::within(&name.to_owned()), 1)?;
+    follow(
+        view,
+        names.into_iter().next().map(|((_, serial), ())| Serial(serial)),
+    )
+}
+
 /// The machine that has this hardware address.
 pub fn by_mac(view: &dyn View, mac: MacAddress) -> Result<Option<Machine>, Fault> {
     follow(view, MACS.get(view, &mac_key(mac))?)

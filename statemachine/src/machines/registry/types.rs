@@ -366,13 +366,20 @@ pub(super) const MACHINES: Table<String, Machine> = Table::new(keys::MACHINES, "
 pub(super) const MACS: Table<u64, Serial> = Table::new(keys::MACHINE_MACS, "machine_macs");
 pub(super) const SLOTS: Table<(u32, u32), Serial> = Table::new(keys::MACHINE_SLOTS, "machine_slots");
 pub(super) const ADDRESSES: Table<Vec<u8>, Serial> = Table::new(keys::MACHINE_ADDRESSES, "machine_addresses");
+/// By the serial in lower case, and then by the serial itself: two machines may differ in case alone.
+pub(super) const NAMES: Table<(String, String), ()> = Table::new(keys::MACHINE_NAMES, "machine_names");
 
 /// This area's tables.
-pub(crate) const TABLES: &[&dyn Describe] = &[&MACHINES, &MACS, &SLOTS, &ADDRESSES];
+pub(crate) const TABLES: &[&dyn Describe] = &[&MACHINES, &MACS, &SLOTS, &ADDRESSES, &NAMES];
 
 /// The key of a hardware address.
 pub(super) fn mac_key(mac: MacAddress) -> u64 {
     mac.0.iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
+}
+
+/// The key of a machine among the names.
+pub(super) fn name_key(serial: &Serial) -> (String, String) {
+    (serial.0.to_ascii_lowercase(), serial.0.clone())
 }
 
 /// The key of an address: its bytes, so that addresses of one family sort as numbers do.
