@@ -3,6 +3,7 @@
 //! Prefixes are append-only: a retired one stays listed and is never given to another table.
 
 use crate::store::Fault;
+use std::net::IpAddr;
 
 /// `sys`: single rows of the machinery itself (see [`crate::system`]).
 pub const SYSTEM: u8 = 0x01;
@@ -87,6 +88,12 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], Fault> {
     }
 }
 
+/// As many bytes off the front as the array has.
+pub(crate) fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Fault> {
+    let head = take(bytes, N)?;
+    Ok(head.try_into().expect("take returned the size asked for"))
+}
+
 macro_rules! integer_keys {
     ($($type:ty),*) => {$(
         impl Key for $type {
@@ -94,8 +101,7 @@ macro_rules! integer_keys {
                 out.extend_from_slice(&self.to_be_bytes());
             }
             fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
-                let head = take(bytes, size_of::<$type>())?;
-                Ok(<$type>::from_be_bytes(head.try_into().expect("take returned the size asked for")))
+                Ok(<$type>::from_be_bytes(take_array(bytes)?))
             }
             fn text(&self) -> String {
                 self.to_string()
@@ -112,6 +118,32 @@ impl Key for () {
     }
     fn text(&self) -> String {
         String::new()
+    }
+}
+
+/// The family before the bytes: IPv4 addresses sort before IPv6 ones, and each as numbers do.
+impl Key for IpAddr {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            IpAddr::V4(address) => {
+                out.push(4);
+                out.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                out.push(6);
+                out.extend_from_slice(&address.octets());
+            }
+        }
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        match take_array(bytes)? {
+            [4] => Ok(take_array::<4>(bytes)?.into()),
+            [6] => Ok(take_array::<16>(bytes)?.into()),
+            [family] => Err(Fault::corrupt(format!("a key has an address of family {family}"))),
+        }
+    }
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -18,6 +18,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 use variants::Names;
 
+/// What no script can show, and why.
+const NOT_SHOWN: [&str; 1] = [
+    // The first level is in force from the start, and a build faults on a level that it does not know.
+    "System.FeatureLevelRaised",
+];
+
 fn scripts() -> Vec<PathBuf> {
     fn below(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("the folder of the scripts is readable") {
@@ -102,8 +108,13 @@ fn scripts_show_everything_that_can_happen() {
         shown.extend(run.names);
     }
     let declared = variants::declared();
+    for name in NOT_SHOWN {
+        let all = [&shown.commands, &shown.events, &shown.refusals];
+        assert!(!all.iter().any(|set| set.contains(name)), "{name} is shown after all");
+    }
     let missing = |declared: &BTreeSet<String>, shown: &BTreeSet<String>| -> Vec<String> {
-        declared.difference(shown).cloned().collect()
+        let missing = declared.difference(shown).cloned();
+        missing.filter(|name| !NOT_SHOWN.contains(&name.as_str())).collect()
     };
     let missing = [
         ("commands", missing(&declared.commands, &shown.commands)),

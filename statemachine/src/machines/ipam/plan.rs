@@ -195,20 +195,30 @@ impl Pool {
         self.check_gateways(slots, blocks)
     }
 
-    /// No gateway is at an index that machines are given. Racks repeat each other, so the first one stands for all.
+    /// No gateway is at an index that machines are given.
+    ///
+    /// Blocks and subnets are powers of two, so gateways have the same places in every rack, or, where subnets are the
+    /// larger, all the same place in a block: the first rack's, and those one step further, stand for all.
     fn check_gateways(&self, slots: Slots, blocks: u32) -> Result<(), PlanError> {
-        let first = i64::from(u32::from(self.cidr.network())) + i64::from(self.offset);
-        let indices = i64::from(slots.boot)..=i64::from(slots.last);
+        let first = u64::from(u32::from(self.cidr.network())) + u64::from(self.offset);
+        let end = first + self.rack_size(blocks) * u64::from(self.racks(blocks));
+        let block = 1_u64 << self.range_bits;
+        let step = block.max(1 << (32 - u32::from(self.mask_bits)));
         for nth in 0..blocks {
             for at in slots.boot..=slots.last {
-                let gateway = self.address(0, blocks, at, nth).gateway;
-                let index = (i64::from(u32::from(gateway)) - first).rem_euclid(1 << self.range_bits);
-                if indices.contains(&index) {
-                    return Err(PlanError::GatewayTaken {
-                        cidr: self.cidr,
-                        gateway,
-                        index: index as u32,
-                    });
+                let gateway = u64::from(u32::from(self.address(0, blocks, at, nth).gateway));
+                for gateway in [gateway, gateway + step] {
+                    if !(first..end).contains(&gateway) {
+                        continue;
+                    }
+                    let index = ((gateway - first) % block) as u32;
+                    if (slots.boot..=slots.last).contains(&index) {
+                        return Err(PlanError::GatewayTaken {
+                            cidr: self.cidr,
+                            gateway: (gateway as u32).into(),
+                            index,
+                        });
+                    }
                 }
             }
         }
@@ -331,6 +341,22 @@ mod tests {
             broken(|plan| plan.machines.gateway_offset = 4),
             PlanError::GatewayTaken { index: 4, .. }
         ));
+    }
+
+    #[test]
+    fn gateways_before_the_first_block_collide_only_if_a_later_one_does() {
+        let mut plan = plan();
+        plan.index_offset = 1;
+        plan.machines_per_rack_max = 2;
+        plan.machines.gateway_offset = 60;
+        let bmcs = plan.bmcs.as_mut().unwrap();
+        (bmcs.offset, bmcs.range_bits, bmcs.mask_bits, bmcs.gateway_offset) = (16, 2, 24, 1);
+        // 10.72.16.1 is nobody's, but 10.72.17.1 would be.
+        bmcs.cidr = "10.72.16.0/24".parse().unwrap();
+        plan.check().unwrap();
+        plan.bmcs.as_mut().unwrap().cidr = "10.72.16.0/23".parse().unwrap();
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("the gateway 10.72.17.1"), "{error}");
     }
 
     #[test]

@@ -51,10 +51,10 @@ pub(crate) fn check(view: &dyn View, violations: &mut Vec<Violation>) -> Result<
             | machine
                 .macs
                 .iter()
-                .any(|mac| macs.insert(mac_key(*mac), serial.clone()).is_some())
+                .any(|mac| macs.insert(*mac, serial.clone()).is_some())
             | machine
                 .all_addresses()
-                .any(|address| addresses.insert(address_key(address), serial.clone()).is_some());
+                .any(|address| addresses.insert(address, serial.clone()).is_some());
         if twice {
             broken(format!(
                 "machine `{serial}` has a slot or an address of another one"

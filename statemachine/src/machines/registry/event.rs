@@ -159,10 +159,10 @@ fn insert(txn: &mut Txn<'_>, machine: &Machine) {
     NAMES.put(txn, &name_key(serial), &());
     SLOTS.put(txn, &(machine.rack, machine.index), serial);
     for mac in &machine.macs {
-        MACS.put(txn, &mac_key(*mac), serial);
+        MACS.put(txn, mac, serial);
     }
     for address in machine.all_addresses() {
-        ADDRESSES.put(txn, &address_key(address), serial);
+        ADDRESSES.put(txn, &address, serial);
     }
 }
 
@@ -172,9 +172,9 @@ fn remove(txn: &mut Txn<'_>, machine: &Machine) {
     NAMES.delete(txn, &name_key(&machine.serial));
     SLOTS.delete(txn, &(machine.rack, machine.index));
     for mac in &machine.macs {
-        MACS.delete(txn, &mac_key(*mac));
+        MACS.delete(txn, mac);
     }
     for address in machine.all_addresses() {
-        ADDRESSES.delete(txn, &address_key(address));
+        ADDRESSES.delete(txn, &address);
     }
 }

@@ -1,7 +1,7 @@
 //! Machines: which hardware exists, where it stands, what it is for, and which state of its life it is in.
 //!
-//! Owns the tables `machines`, `machine_macs`, `machine_slots` and `machine_addresses`; the last three are indexes of
-//! the first. A machine is known by its SMBIOS serial. Rack and index in rack (its slot) are given once, at
+//! Owns the tables `machines`, `machine_macs`, `machine_slots`, `machine_addresses` and `machine_names`, of which all but
+//! the first are indexes. A machine is known by its SMBIOS serial. Rack and index in rack (its slot) are given once, at
 //! registration, and are the whole input from which [`super::ipam`] computes its addresses; nothing here ever moves a
 //! machine. Without an address plan machines register without addresses, in any slot up to [`INDEX_MAX`]: what a lab
 //! needs that has no plan.

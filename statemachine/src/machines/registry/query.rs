@@ -24,12 +24,12 @@ pub fn by_name(view: &dyn View, name: &str) -> Result<Option<Machine>, Fault> {
 
 /// The machine that has this hardware address.
 pub fn by_mac(view: &dyn View, mac: MacAddress) -> Result<Option<Machine>, Fault> {
-    follow(view, MACS.get(view, &mac_key(mac))?)
+    follow(view, MACS.get(view, &mac)?)
 }
 
 /// The machine whose own or whose BMC's address this is.
 pub fn by_address(view: &dyn View, address: IpAddr) -> Result<Option<Machine>, Fault> {
-    follow(view, ADDRESSES.get(view, &address_key(address))?)
+    follow(view, ADDRESSES.get(view, &address)?)
 }
 
 fn follow(view: &dyn View, serial: Option<Serial>) -> Result<Option<Machine>, Fault> {
@@ -105,10 +105,10 @@ pub(super) fn indices(view: &dyn View, rack: u32) -> Result<Vec<(u32, Serial)>, 
 
 /// Whose hardware address it is.
 pub(super) fn mac_owner(view: &dyn View, mac: MacAddress) -> Result<Option<Serial>, Fault> {
-    MACS.get(view, &mac_key(mac))
+    MACS.get(view, &mac)
 }
 
 /// Whose address it is.
 pub(super) fn address_owner(view: &dyn View, address: IpAddr) -> Result<Option<Serial>, Fault> {
-    ADDRESSES.get(view, &address_key(address))
+    ADDRESSES.get(view, &address)
 }

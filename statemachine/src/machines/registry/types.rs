@@ -1,7 +1,8 @@
 use crate::dump::Describe;
 use crate::ids::{Actor, Generation, Millis, Revision};
-use crate::keys;
+use crate::keys::{self, Key};
 use crate::machines::ipam;
+use crate::store::Fault;
 use crate::table::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -138,6 +139,18 @@ impl<'de> Deserialize<'de> for MacAddress {
         } else {
             Ok(MacAddress(Deserialize::deserialize(deserializer)?))
         }
+    }
+}
+
+impl Key for MacAddress {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        Ok(MacAddress(keys::take_array(bytes)?))
+    }
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -363,31 +376,18 @@ pub struct Placement {
 }
 
 pub(super) const MACHINES: Table<String, Machine> = Table::new(keys::MACHINES, "machines");
-pub(super) const MACS: Table<u64, Serial> = Table::new(keys::MACHINE_MACS, "machine_macs");
+pub(super) const MACS: Table<MacAddress, Serial> = Table::new(keys::MACHINE_MACS, "machine_macs");
 pub(super) const SLOTS: Table<(u32, u32), Serial> = Table::new(keys::MACHINE_SLOTS, "machine_slots");
-pub(super) const ADDRESSES: Table<Vec<u8>, Serial> = Table::new(keys::MACHINE_ADDRESSES, "machine_addresses");
+pub(super) const ADDRESSES: Table<IpAddr, Serial> = Table::new(keys::MACHINE_ADDRESSES, "machine_addresses");
 /// By the serial in lower case, and then by the serial itself: two machines may differ in case alone.
 pub(super) const NAMES: Table<(String, String), ()> = Table::new(keys::MACHINE_NAMES, "machine_names");
 
 /// This area's tables.
 pub(crate) const TABLES: &[&dyn Describe] = &[&MACHINES, &MACS, &SLOTS, &ADDRESSES, &NAMES];
 
-/// The key of a hardware address.
-pub(super) fn mac_key(mac: MacAddress) -> u64 {
-    mac.0.iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
-}
-
 /// The key of a machine among the names.
 pub(super) fn name_key(serial: &Serial) -> (String, String) {
     (serial.0.to_ascii_lowercase(), serial.0.clone())
-}
-
-/// The key of an address: its bytes, so that addresses of one family sort as numbers do.
-pub(super) fn address_key(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 #[cfg(test)]
