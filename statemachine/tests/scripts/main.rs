@@ -110,11 +110,16 @@ fn scripts_show_everything_that_can_happen() {
     let declared = variants::declared();
     for name in NOT_SHOWN {
         let all = [&shown.commands, &shown.events, &shown.refusals];
-        assert!(!all.iter().any(|set| set.contains(name)), "{name} is shown after all");
+        assert!(
+            !all.iter().any(|set| set.contains(name)),
+            "{name} is shown after all"
+        );
     }
     let missing = |declared: &BTreeSet<String>, shown: &BTreeSet<String>| -> Vec<String> {
         let missing = declared.difference(shown).cloned();
-        missing.filter(|name| !NOT_SHOWN.contains(&name.as_str())).collect()
+        missing
+            .filter(|name| !NOT_SHOWN.contains(&name.as_str()))
+            .collect()
     };
     let missing = [
         ("commands", missing(&declared.commands, &shown.commands)),
