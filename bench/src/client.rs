@@ -47,12 +47,23 @@ impl Client {
                 tokio::spawn(connection);
                 Client::Onward { sender, address }
             }
-            Kind::Etcd => {
+            Kind::Etcd | Kind::EtcdShared => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 tokio::spawn(connection);
                 Client::Etcd { sender, address }
             }
         })
+    }
+
+    /// Another client on the same connection, where the protocol can do that.
+    pub fn share(&self) -> Option<Self> {
+        match self {
+            Client::Onward { .. } => None,
+            Client::Etcd { sender, address } => Some(Client::Etcd {
+                sender: sender.clone(),
+                address: *address,
+            }),
+        }
     }
 
     /// Puts a value, and returns once it is durable on a majority.

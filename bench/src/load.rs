@@ -1,7 +1,7 @@
-//! The load: a closed loop. Each client has a connection of its own and one put under way at a time.
+//! The load: a closed loop. Each client has one put under way at a time.
 
 use crate::client::Client;
-use crate::system::System;
+use crate::system::{Kind, System};
 use anyhow::Result;
 use bytes::Bytes;
 use std::time::Duration;
@@ -64,9 +64,17 @@ impl Sample {
 
 /// Loads the system once. `run` tells the keys of this run from those of others.
 pub async fn run(system: &System, load: Load, run: u32) -> Result<Sample> {
-    let mut clients = Vec::with_capacity(load.clients);
+    let nodes = system.endpoints.len();
+    let mut clients: Vec<Client> = Vec::with_capacity(load.clients);
     for index in 0..load.clients {
-        clients.push(Client::connect(system.kind, system.endpoints[index % system.endpoints.len()]).await?);
+        let shared = match system.kind {
+            Kind::EtcdShared if index >= nodes => clients[index - nodes].share(),
+            _ => None,
+        };
+        clients.push(match shared {
+            Some(client) => client,
+            None => Client::connect(system.kind, system.endpoints[index % nodes]).await?,
+        });
     }
     let begin = Instant::now() + load.warm_up;
     let end = begin + load.measured;

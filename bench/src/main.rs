@@ -87,13 +87,13 @@ async fn main() -> Result<()> {
     };
     let dir = dir.context("no directory for the data")?;
     let plan = if options.quick { QUICK } else { FULL };
-    let mut kinds = vec![Kind::Onward, Kind::Etcd];
+    let mut kinds = vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared];
     kinds.retain(|kind| options.only.is_none_or(|only| only == *kind));
     if programs.etcd.is_none() {
         progress(format_args!(
             "etcd is not installed (Debian: etcd-server): measuring ours alone"
         ));
-        kinds.retain(|kind| *kind != Kind::Etcd);
+        kinds.retain(|kind| *kind == Kind::Onward);
     }
     let report = tokio::select! {
         report = measure(&plan, &kinds, &programs, dir.path()) => report?,
@@ -132,15 +132,15 @@ async fn measure(plan: &Plan, kinds: &[Kind], programs: &Programs, dir: &Path) -
         }
         for round in 0..plan.rounds {
             for kind in kinds {
-                let dir = dir.join(format!("{}-{nodes}-{round}", kind.name()));
+                let dir = dir.join(format!("{kind:?}-{nodes}-{round}"));
                 write_round(plan, round, *kind, *nodes, programs, &dir, &mut cells).await?;
                 std::fs::remove_dir_all(&dir)?;
             }
         }
         report.cells.extend(cells);
     }
-    for kind in kinds {
-        let system = System::start(*kind, 3, programs, &dir.join(format!("{}-rest", kind.name()))).await?;
+    for kind in kinds.iter().filter(|kind| **kind != Kind::EtcdShared) {
+        let system = System::start(*kind, 3, programs, &dir.join(format!("{kind:?}-rest"))).await?;
         progress(format_args!(
             "{}: 3 nodes at rest for {:?}",
             kind.name(),

@@ -131,7 +131,7 @@ async fn fill(address: SocketAddr, keys: u64) -> Result<()> {
 fn txn_body(keys: std::ops::Range<u64>, value: &Bytes) -> Bytes {
     let value = String::from_utf8_lossy(value);
     let puts: Vec<serde_json::Value> = keys
-        .map(|key| serde_json::json!({ "op": "put", "key": key_name(key), "value": value }))
+        .map(|key| serde_json::json!({ "put": { "key": key_name(key), "value": value } }))
         .collect();
     Bytes::from(serde_json::json!({ "then": puts }).to_string())
 }

@@ -24,8 +24,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(15);
 pub enum Kind {
     /// Ours, through its HTTP API.
     Onward,
-    /// The peer, through its own protocol.
+    /// The peer, through its own protocol, with one connection for each client.
     Etcd,
+    /// The peer, with one connection to each node that all clients share, as its client library does it.
+    EtcdShared,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
         match self {
             Kind::Onward => "onward",
             Kind::Etcd => "etcd",
+            Kind::EtcdShared => "etcd, shared connections",
         }
     }
 }
@@ -45,6 +48,12 @@ pub struct Programs {
     pub onward: PathBuf,
     /// The peer's, where it is installed.
     pub etcd: Option<PathBuf>,
+}
+
+impl Programs {
+    fn etcd(&self) -> Result<&Path> {
+        self.etcd.as_deref().context("etcd is not installed")
+    }
 }
 
 /// A running cluster. Dropping it stops its processes.
@@ -66,14 +75,7 @@ impl System {
         std::fs::create_dir_all(dir)?;
         let system = match kind {
             Kind::Onward => start_onward(&programs.onward, nodes, dir)?,
-            Kind::Etcd => {
-                start_etcd(
-                    programs.etcd.as_ref().context("etcd is not installed")?,
-                    nodes,
-                    dir,
-                )
-                .await?
-            }
+            Kind::Etcd | Kind::EtcdShared => start_etcd(kind, programs.etcd()?, nodes, dir).await?,
         };
         Ok(system)
     }
@@ -184,7 +186,7 @@ fn first_line(stdout: std::process::ChildStdout) -> Result<String> {
     Ok(line)
 }
 
-async fn start_etcd(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
+async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Result<System> {
     let started = Instant::now();
     let ports = free_ports(2 * nodes)?;
     let (client_ports, peer_ports) = ports.split_at(nodes);
@@ -231,7 +233,7 @@ async fn start_etcd(program: &Path, nodes: usize, dir: &Path) -> Result<System> 
             .with_context(|| format!("see {}", dir.display()))?;
     }
     Ok(System {
-        kind: Kind::Etcd,
+        kind,
         endpoints,
         pids: processes.iter().map(|process| process.0.id()).collect(),
         started_in: started.elapsed(),
