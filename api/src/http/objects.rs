@@ -1,0 +1,7 @@
+//! objects.
+
+use crate::routes::Routes;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+}

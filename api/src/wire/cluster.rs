@@ -1,0 +1,110 @@
+//! The cluster, as the node that is asked sees it.
+
+use super::{Time, time};
+use onward_statemachine::ports::{ClusterStatus, Member as PortMember, Role as PortRole, Stamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// How a node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Orders the log.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// The cluster, as the node that is asked sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The identity of the cluster.
+    pub cluster_id: Uuid,
+    /// The node that was asked.
+    pub node: u64,
+    /// How it takes part.
+    pub role: Role,
+    /// Who leads, as far as it knows.
+    pub leader: Option<u64>,
+    /// Its term.
+    pub term: u64,
+    /// Whether a majority answered lately (on the leader) or a leader is known (elsewhere).
+    pub healthy: bool,
+    /// The last entry of its log.
+    pub last_log: u64,
+    /// The last entry known to be on a majority.
+    pub committed: u64,
+    /// The last entry that it applied.
+    pub applied: u64,
+    /// The last entry of its newest snapshot.
+    pub snapshot: u64,
+    /// The first entry that is still in its log.
+    pub first_log: u64,
+    /// Log time as of the last applied entry.
+    pub log_time: Time,
+    /// How long ago it last heard from a leader, in ms.
+    pub age_ms: u64,
+    /// All members.
+    pub members: Vec<Member>,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Member {
+    /// Which node.
+    pub id: u64,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Where its HTTP API is.
+    pub http_url: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// The last entry that it is known to have; only the leader knows it of others.
+    pub matched: Option<u64>,
+    /// How many entries of the leader's log it lacks, where that is known.
+    pub lag: Option<u64>,
+    /// When it last answered, in ms ago; only the leader knows it of others.
+    pub last_contact_ms: Option<u64>,
+}
+
+impl From<(ClusterStatus, Stamp)> for Status {
+    fn from((status, stamp): (ClusterStatus, Stamp)) -> Self {
+        let member = |member: PortMember| Member {
+            id: member.id.0,
+            peer_address: member.peer_address,
+            http_url: member.http_url,
+            voter: member.voter,
+            matched: member.matched.map(|revision| revision.0),
+            lag: member
+                .matched
+                .map(|revision| status.last_log.0.saturating_sub(revision.0)),
+            last_contact_ms: member.last_contact_ms,
+        };
+        Status {
+            cluster_id: status.cluster_id,
+            node: status.node.0,
+            role: match status.role {
+                PortRole::Leader => Role::Leader,
+                PortRole::Follower => Role::Follower,
+                PortRole::Candidate => Role::Candidate,
+                PortRole::Learner => Role::Learner,
+            },
+            leader: status.leader.map(|id| id.0),
+            term: status.term,
+            healthy: status.healthy,
+            last_log: status.last_log.0,
+            committed: status.committed.0,
+            applied: status.applied.0,
+            snapshot: status.snapshot.0,
+            first_log: status.first_log.0,
+            log_time: time(status.log_time),
+            age_ms: stamp.age_ms,
+            members: status.members.into_iter().map(member).collect(),
+        }
+    }
+}
