@@ -27,7 +27,7 @@ verify: fmt-check shellcheck clippy doc deny ## Format, lints, documentation, li
 
 .PHONY: fmt-check
 fmt-check:
-	cargo fmt --all --check
+	$(cargo) fmt --all --check
 
 .PHONY: shellcheck
 shellcheck:
@@ -47,9 +47,9 @@ deny:
 
 .PHONY: fix
 fix: ## What verify asks for, done: formats, and applies the lints that apply themselves.
-	cargo fmt --all
+	$(cargo) fmt --all
 	$(cargo) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
-	cargo fmt --all
+	$(cargo) fmt --all
 
 .PHONY: build
 build: ## The workspace, for development.
