@@ -12,7 +12,7 @@
 //! # Three families of types
 //! Commands, events, refusals and replies (the log types) and rows are encoded by [`codec`] and are append-only:
 //! variants and fields are added at the end, never reordered. Wire types live in `api/` and never enter the log. Rows
-//! are read by everyone through an area's queries, and written, by [`Table`](table::Table), only in this crate.
+//! are read by everyone through an area's queries, and written, by `table::Table`, only in this crate.
 
 pub mod apply;
 mod bytes_field;
