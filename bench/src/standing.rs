@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::Method;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// How many puts one transaction of the bulk load holds.
@@ -37,7 +37,7 @@ pub struct Restart {
     pub keys: u64,
     /// What stopped it before.
     pub stopped_by: &'static str,
-    /// From the start of the process until it was ready for linearizable reads.
+    /// From the start of the process until linearizable reads were answered.
     pub ready_after: Duration,
     /// Its memory then.
     pub resident_mib: u64,
@@ -70,11 +70,8 @@ pub async fn restarts(programs: &Programs, dir: &Path, keys: u64) -> Result<Vec<
     drop(system);
     let mut restarts = Vec::new();
     for stopped_by in ["SIGTERM", "SIGKILL"] {
+        let started = Instant::now();
         let system = System::start(Kind::Onward, 1, programs, dir).await?;
-        crate::progress(format_args!(
-            "restart after {stopped_by}: {:?}",
-            system.started_in
-        ));
         let mut client = Client::connect(Kind::Onward, system.endpoints[0]).await?;
         for key in [0, keys / 2, keys - 1] {
             let path = format!("/v1/kv/{}", key_name(key));
@@ -82,10 +79,12 @@ pub async fn restarts(programs: &Programs, dir: &Path, keys: u64) -> Result<Vec<
                 .send(Method::GET, &path, "application/json", Bytes::new())
                 .await?;
         }
+        let ready_after = started.elapsed();
+        crate::progress(format_args!("restart after {stopped_by}: {ready_after:?}"));
         restarts.push(Restart {
             keys,
             stopped_by,
-            ready_after: system.started_in,
+            ready_after,
             resident_mib: machine::resident_mib(&system.pids)?.iter().sum(),
         });
         system.kill()?;

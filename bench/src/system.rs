@@ -64,8 +64,6 @@ pub struct System {
     pub endpoints: Vec<SocketAddr>,
     /// Its server processes, one a node.
     pub pids: Vec<u32>,
-    /// How long it took from the start of its processes until all nodes were ready.
-    pub started_in: Duration,
     _processes: Vec<Process>,
 }
 
@@ -138,7 +136,6 @@ struct ReadyNode {
 }
 
 fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
-    let started = Instant::now();
     let mut command = Command::new(program);
     command.args(["dev", "--json", "--dir"]).arg(dir);
     if !dir.join("node1").exists() {
@@ -150,7 +147,6 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
     let mut process = Process::spawn(&mut command)?;
     let stdout = process.0.stdout.take().context("stdout was piped")?;
     let line = first_line(stdout).with_context(|| format!("see {}", dir.with_extension("log").display()))?;
-    let started_in = started.elapsed();
     let ready: Ready = serde_json::from_str(&line).with_context(|| format!("onward dev printed {line:?}"))?;
     ensure!(
         ready.nodes.len() == nodes,
@@ -165,7 +161,6 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
         kind: Kind::Onward,
         endpoints: ready.nodes.iter().map(endpoint).collect::<Result<_>>()?,
         pids: ready.nodes.iter().map(|node| node.pid).collect(),
-        started_in,
         _processes: vec![process],
     })
 }
@@ -236,7 +231,6 @@ async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Res
         kind,
         endpoints,
         pids: processes.iter().map(|process| process.0.id()).collect(),
-        started_in: started.elapsed(),
         _processes: processes,
     })
 }
