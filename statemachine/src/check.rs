@@ -5,7 +5,7 @@
 //! is walked by the one that depends on the other.
 
 use crate::store::{Fault, Order, View};
-use crate::{dump, machines, services};
+use crate::{dump, machines, objects, services};
 use std::ops::ControlFlow;
 
 /// A rule that does not hold.
@@ -30,6 +30,8 @@ pub fn check(view: &dyn View) -> Result<Vec<Violation>, Fault> {
     every_row_decodes(view, &mut violations)?;
     for check in [
         services::kv::check,
+        services::catalog::check,
+        objects::check,
         machines::ipam::check,
         machines::registry::check,
         machines::netboot::check,

@@ -124,7 +124,7 @@ pub enum NameError {
         max: usize,
     },
     /// A character that the rule does not have.
-    #[error("{field} `{value}` is not allowed: {rule}")]
+    #[error("{field} `{}` is not allowed: {rule}", .value.escape_debug())]
     Characters {
         /// Which name it is.
         field: String,

@@ -179,7 +179,7 @@ impl fmt::Display for Conflicts<'_> {
         }
         match count {
             0 | 1 => Ok(()),
-            count => write!(f, "; {} more objects changed", count - 1),
+            count => write!(f, " ({count} objects conflict)"),
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::tid::Newest;
 use super::types::*;
 use super::{Oid, Tid, query};
 use crate::command::Context;
@@ -39,7 +40,7 @@ pub(crate) fn evolve(txn: &mut Txn<'_>, ctx: &Context, event: &Event) -> Result<
                 let existed = query::current(txn, *oid)?.is_some_and(|(_, record)| record.size.is_some());
                 head.objects = head.objects + u64::from(content.size().is_some()) - u64::from(existed);
                 head.oid = head.oid.max(*oid);
-                let key = record_key(*oid, *tid);
+                let key = (*oid, Newest(*tid));
                 let record = Record {
                     size: content.size().map(|size| size as u64),
                     created: ctx.revision,
@@ -55,9 +56,9 @@ pub(crate) fn evolve(txn: &mut Txn<'_>, ctx: &Context, event: &Event) -> Result<
                 at: ctx.now,
                 created: ctx.revision,
             };
-            TRANSACTIONS.put(txn, &tid.0, &transaction);
+            TRANSACTIONS.put(txn, tid, &transaction);
             let oids = writes.iter().map(|write| write.oid).collect();
-            WRITES.put(txn, &tid.0, &oids);
+            WRITES.put(txn, tid, &oids);
             head.tid = *tid;
         }
     }

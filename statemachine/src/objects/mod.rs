@@ -15,12 +15,14 @@
 //! Limits: [`OBJECT_BYTES_MAX`], [`TRANSACTION_OBJECTS_MAX`], [`METADATA_BYTES_MAX`], [`OIDS_MAX`]; the sum of a
 //! transaction is bounded by [`ENVELOPE_BYTES_MAX`](crate::apply::ENVELOPE_BYTES_MAX).
 
+mod check;
 mod command;
 mod event;
 mod query;
 mod tid;
 mod types;
 
+pub(crate) use check::check;
 pub use command::{CONFLICTS_MAX, Command, Conflict, Part, Refusal, Reply, decide};
 pub use event::Event;
 pub(crate) use event::evolve;

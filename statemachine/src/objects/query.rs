@@ -1,3 +1,4 @@
+use super::tid::Newest;
 use super::types::*;
 use super::{Oid, Tid};
 use crate::store::{Fault, Order, View};
@@ -47,11 +48,11 @@ pub fn load_before(view: &dyn View, oid: Oid, tid: Tid) -> Result<Load, Fault> {
 
 /// The newest revision of `oid` that is not newer than `tid`: what a reader sees whose snapshot is `tid`.
 pub fn load_at(view: &dyn View, oid: Oid, tid: Tid) -> Result<Load, Fault> {
-    let key = record_key(oid, tid);
-    let older = Range::within(&oid.0).at_least(&key);
+    let key = (oid, Newest(tid));
+    let older = Range::within(&oid).at_least(&key);
     let found = RECORDS.list(view, &older, 1)?.pop();
-    let newer = RECORDS.last(view, &Range::within(&oid.0).below(&key))?;
-    let next = newer.map(|((_, tid), _)| Tid(!tid));
+    let newer = RECORDS.last(view, &Range::within(&oid).below(&key))?;
+    let next = newer.map(|((_, Newest(tid)), _)| tid);
     let Some((key, record)) = found else {
         return Ok(if next.is_some() {
             Load::NotYet
@@ -59,7 +60,7 @@ pub fn load_at(view: &dyn View, oid: Oid, tid: Tid) -> Result<Load, Fault> {
             Load::Unknown
         });
     };
-    let serial = Tid(!key.1);
+    let (_, Newest(serial)) = key;
     Ok(match record.size {
         None => Load::Deleted { serial, next },
         Some(_) => Load::Found {
@@ -72,13 +73,13 @@ pub fn load_at(view: &dyn View, oid: Oid, tid: Tid) -> Result<Load, Fault> {
 
 /// The bytes that transaction `serial` wrote to `oid`; `None` where it did not write it, or deleted it.
 pub fn load_serial(view: &dyn View, oid: Oid, serial: Tid) -> Result<Option<Vec<u8>>, Fault> {
-    Ok(BYTES.get(view, &record_key(oid, serial))?.map(|bytes| bytes.0))
+    Ok(BYTES.get(view, &(oid, Newest(serial)))?.map(|bytes| bytes.0))
 }
 
 /// The serial and the record of the newest revision of `oid`, which may be a deletion.
 pub fn current(view: &dyn View, oid: Oid) -> Result<Option<(Tid, Record)>, Fault> {
-    let newest = RECORDS.list(view, &Range::within(&oid.0), 1)?.pop();
-    Ok(newest.map(|((_, tid), record)| (Tid(!tid), record)))
+    let newest = RECORDS.list(view, &Range::within(&oid), 1)?.pop();
+    Ok(newest.map(|((_, Newest(tid)), record)| (tid, record)))
 }
 
 /// One page, and where the next one begins, if there is more.
@@ -118,16 +119,15 @@ pub fn history(
     before: Option<Tid>,
     limit: usize,
 ) -> Result<Page<History, Tid>, Fault> {
-    let mut range = Range::within(&oid.0);
+    let mut range = Range::within(&oid);
     if let Some(before) = before {
-        range = range.after(&record_key(oid, before));
+        range = range.after(&(oid, Newest(before)));
     }
     let rows = RECORDS.list(view, &range, limit.saturating_add(1))?;
     let rows: Result<Vec<_>, Fault> = rows
         .into_iter()
-        .map(|((_, tid), record)| {
-            let tid = Tid(!tid);
-            let transaction = TRANSACTIONS.expect(view, &tid.0)?;
+        .map(|((_, Newest(tid)), record)| {
+            let transaction = TRANSACTIONS.expect(view, &tid)?;
             Ok(History {
                 tid,
                 record,
@@ -140,7 +140,7 @@ pub fn history(
 
 /// The transaction `tid`.
 pub fn transaction(view: &dyn View, tid: Tid) -> Result<Option<Transaction>, Fault> {
-    TRANSACTIONS.get(view, &tid.0)
+    TRANSACTIONS.get(view, &tid)
 }
 
 /// Transactions with their tids.
@@ -155,12 +155,12 @@ pub fn transactions(
 ) -> Result<TransactionListing, Fault> {
     let range = match (from, order) {
         (None, _) => Range::all(),
-        (Some(from), Order::Ascending) => Range::all().after(&from.0),
-        (Some(from), Order::Descending) => Range::all().below(&from.0),
+        (Some(from), Order::Ascending) => Range::all().after(&from),
+        (Some(from), Order::Descending) => Range::all().below(&from),
     };
     let mut rows = Vec::new();
     TRANSACTIONS.scan(view, &range, order, |tid, transaction| {
-        rows.push((Tid(tid), transaction));
+        rows.push((tid, transaction));
         Ok(if rows.len() > limit {
             ControlFlow::Break(())
         } else {
@@ -172,10 +172,10 @@ pub fn transactions(
 
 /// What transaction `tid` wrote, in order of oid; `None` where there is no such transaction.
 pub fn writes(view: &dyn View, tid: Tid) -> Result<Option<Vec<(Oid, Record)>>, Fault> {
-    let Some(oids) = WRITES.get(view, &tid.0)? else {
+    let Some(oids) = WRITES.get(view, &tid)? else {
         return Ok(None);
     };
-    let record = |oid| Ok((oid, RECORDS.expect(view, &record_key(oid, tid))?));
+    let record = |oid| Ok((oid, RECORDS.expect(view, &(oid, Newest(tid)))?));
     oids.into_iter()
         .map(record)
         .collect::<Result<_, Fault>>()
@@ -200,16 +200,16 @@ pub fn objects(view: &dyn View, after: Option<Oid>, limit: usize) -> Result<Obje
         // The newest revision of the first object after the last one seen.
         let range = match page.next {
             Some(Oid(u64::MAX)) => break,
-            Some(Oid(oid)) => Range::all().at_least(&(oid + 1)),
+            Some(Oid(oid)) => Range::all().at_least(&Oid(oid + 1)),
             None => Range::all(),
         };
-        let Some(((oid, tid), record)) = RECORDS.list(view, &range, 1)?.pop() else {
+        let Some(((oid, Newest(tid)), record)) = RECORDS.list(view, &range, 1)?.pop() else {
             page.next = None;
             return Ok(page);
         };
-        page.next = Some(Oid(oid));
+        page.next = Some(oid);
         if record.size.is_some() {
-            page.items.push((Oid(oid), Tid(!tid), record));
+            page.items.push((oid, tid, record));
         }
     }
     Ok(page)

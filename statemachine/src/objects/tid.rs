@@ -1,19 +1,21 @@
 //! The two numbers of the object database.
 
 use crate::ids::Millis;
-use serde::{Deserialize, Serialize};
+use crate::keys::Key;
+use crate::store::Fault;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
 /// Which object. 0 is the root by custom.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Oid(pub u64);
 
 /// Which transaction, and the serial of every object revision that it wrote. 0 is "before everything".
 ///
 /// A tid is a ZODB time stamp: the high half counts minutes, `((((year - 1900) * 12 + month - 1) * 31 + day - 1) * 24 +
 /// hour) * 60 + minute` in UTC, and the low half is the fraction of the minute in units of 60 s / 2^32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tid(pub u64);
 
 const MINUTE_MS: u64 = 60_000;
@@ -35,9 +37,12 @@ impl Tid {
         Tid(high(minute.min(last_minute)) << 32 | fraction)
     }
 
-    /// The tid of a transaction at `now`, after one with this tid. `None` when the last day is used up.
+    /// The tid of a transaction at `now`, after one with this tid. `None` when the last day is over.
     pub fn following(self, now: Millis) -> Option<Tid> {
         let at = Tid::at(now);
+        if now.0 / MINUTE_MS / DAY_MINUTES > DAY_MAX {
+            return None;
+        }
         if at > self {
             return Some(at);
         }
@@ -107,12 +112,17 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
 #[error("`{0}` is not an object id or tid: 1 to 16 hexadecimal digits")]
 pub struct ParseIdError(String);
 
-macro_rules! hexadecimal {
+macro_rules! numbers {
     ($($name:ident),*) => {$(
         /// Sixteen hexadecimal digits, as the tools of ZODB write it.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:016x}", self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
             }
         }
         impl FromStr for $name {
@@ -123,9 +133,56 @@ macro_rules! hexadecimal {
                 value.map($name).ok_or_else(|| ParseIdError(text.to_owned()))
             }
         }
+        /// Text where people read, a number in the log.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    text.parse().map_err(serde::de::Error::custom)
+                } else {
+                    u64::deserialize(deserializer).map($name)
+                }
+            }
+        }
+        impl Key for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                self.0.encode(out);
+            }
+            fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+                u64::decode(bytes).map($name)
+            }
+            fn text(&self) -> String {
+                self.to_string()
+            }
+        }
     )*};
 }
-hexadecimal!(Oid, Tid);
+numbers!(Oid, Tid);
+
+/// A tid as a key that sorts the newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Newest(pub Tid);
+
+impl Key for Newest {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (!self.0.0).encode(out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Fault> {
+        u64::decode(bytes).map(|tid| Newest(Tid(!tid)))
+    }
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -159,10 +216,14 @@ mod tests {
 
     #[test]
     fn the_last_day_ends() {
-        let end = Tid::at(Millis(u64::MAX));
-        assert!(end < Tid::MAX);
-        let end = Tid(end.0 | u64::from(u32::MAX));
-        assert_eq!(end.following(Millis(u64::MAX)), None);
+        let over = Millis((DAY_MAX + 1) * DAY_MINUTES * MINUTE_MS);
+        let last = Tid::NONE
+            .following(Millis(over.0 - 1))
+            .expect("it is the last one");
+        assert!(last < Tid::MAX);
+        assert_eq!(last.following(over), None);
+        let unit = Tid(last.0 | u64::from(u32::MAX));
+        assert_eq!(unit.following(Millis(0)), None, "the last unit is taken");
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use super::tid::Newest;
 use super::{Oid, Tid};
 use crate::apply::ENVELOPE_BYTES_MAX;
 use crate::dump::Describe;
@@ -117,19 +118,12 @@ pub struct Head {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bytes(#[serde(with = "crate::bytes_field")] pub Vec<u8>);
 
-/// By oid, and by the complement of the tid: the newest revision comes first.
-pub(super) type RecordKey = (u64, u64);
-
-pub(super) fn record_key(oid: Oid, tid: Tid) -> RecordKey {
-    (oid.0, !tid.0)
-}
-
-pub(super) const RECORDS: Table<RecordKey, Record> = Table::new(keys::OBJECTS, "objects");
-pub(super) const BYTES: Table<RecordKey, Bytes> = Table::new(keys::OBJECT_BYTES, "object_bytes");
-pub(super) const TRANSACTIONS: Table<u64, Transaction> =
+pub(super) const RECORDS: Table<(Oid, Newest), Record> = Table::new(keys::OBJECTS, "objects");
+pub(super) const BYTES: Table<(Oid, Newest), Bytes> = Table::new(keys::OBJECT_BYTES, "object_bytes");
+pub(super) const TRANSACTIONS: Table<Tid, Transaction> =
     Table::new(keys::OBJECT_TRANSACTIONS, "object_transactions");
 /// The oids that a transaction wrote, in order of oid.
-pub(super) const WRITES: Table<u64, Vec<Oid>> = Table::new(keys::OBJECT_WRITES, "object_writes");
+pub(super) const WRITES: Table<Tid, Vec<Oid>> = Table::new(keys::OBJECT_WRITES, "object_writes");
 pub(super) const HEAD: Table<(), Head> = Table::new(keys::OBJECT_HEAD, "object_head");
 
 /// This area's tables.

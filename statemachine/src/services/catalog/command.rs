@@ -256,9 +256,7 @@ fn register(view: &dyn View, ctx: &Context, registrations: &[Registration]) -> D
     let mut arriving: BTreeMap<&str, usize> = BTreeMap::new();
     let mut events = Vec::new();
     for Registration { id, spec, expect } in registrations {
-        check_label("service", &id.service)?;
-        check_label("instance", &id.instance)?;
-        check_spec(id, spec)?;
+        check_registered(id, spec)?;
         if !seen.insert(id) {
             return refuse(Refusal::Duplicate { id: id.clone() });
         }
@@ -359,7 +357,10 @@ fn check_bulk(count: usize) -> Result<(), Stop<Refusal>> {
     }
 }
 
-fn check_spec(id: &Id, spec: &Spec) -> Result<(), Stop<Refusal>> {
+/// Whether `spec` can be registered as `id`.
+pub(super) fn check_registered(id: &Id, spec: &Spec) -> Result<(), Stop<Refusal>> {
+    check_label("service", &id.service)?;
+    check_label("instance", &id.instance)?;
     check_address(id, spec.address)?;
     if spec.port == 0 {
         return refuse(Refusal::Port { id: id.clone() });

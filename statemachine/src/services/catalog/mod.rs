@@ -14,11 +14,13 @@
 //! Limits: [`SERVICE_INSTANCES_MAX`], [`BULK_MAX`], [`TAGS_MAX`], [`TAG_BYTES_MAX`], [`METADATA_PAIRS_MAX`],
 //! [`METADATA_VALUE_BYTES_MAX`], [`TTL_MS_MIN`], [`TTL_MS_MAX`], [`DEREGISTER_AFTER_MS_MAX`].
 
+mod check;
 mod command;
 mod event;
 mod query;
 mod types;
 
+pub(crate) use check::check;
 pub use command::{Command, Refusal, decide};
 pub(crate) use event::evolve;
 pub use event::{Cause, Event};
