@@ -14,8 +14,6 @@ use axum::response::Response;
 use http::HeaderMap;
 use onward_statemachine::journal::{self, Record};
 use onward_statemachine::{Command, Event, Reply, Revision};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// The records that one page looks at, however few of them are wanted.
 const SCAN_MAX: usize = 20_000;
@@ -38,7 +36,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 "Reads the journal by the page; `next_after` is the `after` of the next one",
             )
             .query::<Reading>()
-            .answer::<JournalPage>(),
+            .answer::<wire::JournalPage>(),
         )
         .post(
             "/v1/batch",
@@ -71,17 +69,6 @@ query! {
         /// How much.
         page: Page,
     }
-}
-
-/// A page of the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-struct JournalPage {
-    /// In order of revision.
-    items: Vec<wire::Entry>,
-    /// The `after` of the next page: everything up to here was looked at.
-    next_after: u64,
-    /// Whether the end of the journal was reached.
-    complete: bool,
 }
 
 /// Lets the events of some areas through.
@@ -145,7 +132,7 @@ async fn list(State(app): State<App>, Params(query): Params<Reading>) -> Answer 
     let revision = seen.revision;
     let page = seen.value.map_err(|behind| compacted(behind).at(revision))?;
     let items = page.records.into_iter();
-    let value = JournalPage {
+    let value = wire::JournalPage {
         items: items
             .map(|(revision, record)| lens.message(revision, record))
             .collect(),

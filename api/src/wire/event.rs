@@ -35,6 +35,17 @@ impl From<(Revision, Record)> for Entry {
     }
 }
 
+/// A page of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JournalPage {
+    /// In order of revision.
+    pub items: Vec<Entry>,
+    /// The `after` of the next page: everything up to here was looked at.
+    pub next_after: u64,
+    /// Whether the end of the journal was reached.
+    pub complete: bool,
+}
+
 /// Something that happened: `area` and `event` say what, the other fields are that event's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "area", rename_all = "snake_case")]

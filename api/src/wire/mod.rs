@@ -13,13 +13,14 @@ mod event;
 pub mod ipam;
 pub mod kv;
 pub mod machines;
+pub mod manifest;
 pub mod netboot;
 pub mod objects;
 pub mod rollouts;
 
 pub(crate) use command::reply;
 pub use command::{AppDeploy, AppRollback, Batch, Command, Expect, Results};
-pub use event::{Entry, Event, SystemEvent};
+pub use event::{Entry, Event, JournalPage, SystemEvent};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
