@@ -19,6 +19,8 @@ mod check;
 mod command;
 mod event;
 mod query;
+#[cfg(test)]
+mod tests;
 mod tid;
 mod types;
 

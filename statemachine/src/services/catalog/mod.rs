@@ -18,6 +18,8 @@ mod check;
 mod command;
 mod event;
 mod query;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(crate) use check::check;
