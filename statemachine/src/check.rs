@@ -5,7 +5,7 @@
 //! is walked by the one that depends on the other.
 
 use crate::store::{Fault, Order, View};
-use crate::{dump, machines, objects, services};
+use crate::{deployments, dump, machines, objects, services};
 use std::ops::ControlFlow;
 
 /// A rule that does not hold.
@@ -35,6 +35,10 @@ pub fn check(view: &dyn View) -> Result<Vec<Violation>, Fault> {
         machines::ipam::check,
         machines::registry::check,
         machines::netboot::check,
+        deployments::apps::check,
+        deployments::builds::check,
+        deployments::releases::check,
+        deployments::instances::check,
     ] {
         check(view, &mut violations)?;
     }

@@ -10,12 +10,14 @@
 //!
 //! Limits: [`ENV_ENTRIES_MAX`], [`ENV_BYTES_MAX`], [`ROUTES_MAX`], [`COMMAND_BYTES_MAX`], [`URL_BYTES_MAX`].
 
+mod check;
 mod command;
 mod event;
 mod query;
 mod types;
 mod validate;
 
+pub(crate) use check::check;
 pub use command::{Command, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;

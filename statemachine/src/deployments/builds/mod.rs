@@ -6,11 +6,13 @@
 //!
 //! Limits: the newest [`KEPT_MAX`] builds of an app are kept; [`REASON_BYTES_MAX`].
 
+mod check;
 mod command;
 mod event;
 mod query;
 mod types;
 
+pub(crate) use check::check;
 pub use command::{Command, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;

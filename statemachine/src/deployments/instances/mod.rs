@@ -19,6 +19,7 @@
 //! Limits: [`ATTEMPTS_MAX`], [`FAILURES_KEPT_MAX`], [`ROLLOUTS_KEPT_MAX`], [`ENDED_KEPT_MAX`], [`TRAIL_MAX`],
 //! [`REASON_BYTES_MAX`].
 
+mod check;
 mod command;
 mod event;
 mod query;
@@ -26,6 +27,7 @@ mod report;
 mod request;
 mod types;
 
+pub(crate) use check::check;
 pub use command::{Command, Fence, Progress, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;

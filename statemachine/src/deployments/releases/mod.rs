@@ -5,11 +5,13 @@
 //!
 //! Limits: the newest [`KEPT_MAX`] releases of an app are kept, and those that it runs.
 
+mod check;
 mod command;
 mod event;
 mod query;
 mod types;
 
+pub(crate) use check::check;
 pub use command::{Command, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;
