@@ -11,8 +11,28 @@ use onward_statemachine::{Command, dump};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Reads a command.
+/// The lines of a script that are input, with their numbers. A line that begins with `>` comes with those below it that
+/// go on.
+pub fn lines(script: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    for (number, line) in (1..).zip(script.lines()) {
+        match lines.last_mut() {
+            _ if line.starts_with("  ") => {}
+            Some((_, command)) if line.starts_with(">  ") => {
+                command.push('\n');
+                command.push_str(line);
+            }
+            _ => lines.push((number, line.to_owned())),
+        }
+    }
+    lines
+}
+
+/// Reads a command, each of whose lines begins with `>`.
 pub fn command(text: &str) -> Result<Command, String> {
+    let bare: Vec<&str> = text.lines().map(|line| line.trim_start_matches('>')).collect();
+    let text = bare.join("\n");
+    let text = text.as_str();
     let value = expand(command_value(text.trim())?, None)?;
     // By way of text, because there a byte string may be written as a string.
     let command = serde_json::from_str(&value.to_string()).map_err(|error| format!("`{text}`: {error}"))?;

@@ -16,7 +16,7 @@ use crate::notation;
 use crate::variants::Names;
 use onward_statemachine::{
     Actor, CommandId, Envelope, MemoryStore, Millis, Outcome, Revision, Txn, apply, check, codec, dump,
-    journal,
+    journal, keys,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -68,24 +68,11 @@ impl Run {
                 names: Names::default(),
             },
         };
-        let mut lines = script.lines().enumerate().peekable();
-        while let Some((number, line)) = lines.next() {
-            if line.starts_with("  ") {
-                continue;
-            }
-            stage.run.text.push_str(line);
-            stage.run.text.push('\n');
-            let mut block = line.to_owned();
-            while let Some((_, next)) =
-                lines.next_if(|(_, next)| line.starts_with('>') && next.starts_with(">  "))
-            {
-                let _ = writeln!(stage.run.text, "{next}");
-                block.push('\n');
-                block.push_str(next);
-            }
+        for (number, line) in notation::lines(script) {
+            let _ = writeln!(stage.run.text, "{line}");
             stage
-                .line(&block)
-                .map_err(|error| format!("line {}: {error}", number + 1))?;
+                .line(&line)
+                .map_err(|error| format!("line {number}: {error}"))?;
         }
         stage.finish();
         Ok(stage.run)
@@ -95,8 +82,7 @@ impl Run {
 impl Stage {
     fn line(&mut self, line: &str) -> Result<(), String> {
         if line.starts_with('>') {
-            let stripped: Vec<&str> = line.lines().map(|line| line.trim_start_matches('>')).collect();
-            let command = notation::command(&stripped.join("\n"))?;
+            let command = notation::command(line)?;
             self.run.names.command(&command);
             let envelope = Envelope {
                 command_id: self.command_id(),
@@ -191,16 +177,9 @@ impl Stage {
 
     /// What commands and events make, which leaves out the clock, the journal and the replies kept for duplicates.
     fn rows(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let rows = self.store.rows();
-        rows.filter(|(key, value)| match dump::row(key, value) {
-            Ok(row) => !matches!(
-                (row.table, row.key.as_str()),
-                ("journal" | "replies", _) | ("sys", "1")
-            ),
-            Err(_) => true,
-        })
-        .map(|(key, value)| (key.to_vec(), value.to_vec()))
-        .collect()
+        let machinery = |key: &[u8]| matches!(key, [keys::JOURNAL | keys::REPLIES, ..] | [keys::SYSTEM, 1]);
+        let rows = self.store.rows().filter(|(key, _)| !machinery(key));
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 
     fn check(&mut self) -> Result<(), String> {
