@@ -7,6 +7,7 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
 use onward_statemachine::ports::Reader;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +39,21 @@ impl Responder {
     }
 
     /// The answer to `query`; `None` where there is nobody to answer: to less than a header, and to an answer.
+    ///
+    /// The codec asserts what it believes. Should a query prove it wrong, that one query goes unanswered, and not all
+    /// that come after.
     pub(super) fn respond(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        catch_unwind(AssertUnwindSafe(|| self.process(query, transport))).unwrap_or_else(|_| {
+            tracing::error!(
+                bytes = query.len(),
+                ?transport,
+                "a DNS query was given up in a panic"
+            );
+            None
+        })
+    }
+
+    fn process(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let header = Header::read(&mut BinDecoder::new(query)).ok()?;
         if header.metadata.message_type == MessageType::Response {
             return None;

@@ -26,13 +26,13 @@ fn registration(service: &str, instance: &str, tags: &[&str], ttl_ms: Option<u64
     }
 }
 
-fn run(store: &mut MemoryStore, revision: u64, now: u64, command: Command) {
+fn run(store: &mut MemoryStore, revision: u64, now: u64, command: &Command) {
     let ctx = Context {
         revision: Revision(revision),
         now: Millis(now),
         actor: Actor::new("test"),
     };
-    let accepted = decide(store, &ctx, &command).expect("it is right");
+    let accepted = decide(store, &ctx, command).expect("it is right");
     let mut txn = Txn::new(store);
     for event in &accepted.events {
         evolve(&mut txn, &ctx, event).expect("what was decided evolves");
@@ -51,12 +51,12 @@ fn store() -> MemoryStore {
         registration("web-2", "a", &[], Some(5000)),
         registration("api", "a", &[], None),
     ];
-    run(&mut store, 1, 1000, Command::Register { registrations });
+    run(&mut store, 1, 1000, &Command::Register { registrations });
     let critical = Command::SetHealth {
         id: Id::new("web", "b"),
         health: Health::Critical,
     };
-    run(&mut store, 2, 1000, critical);
+    run(&mut store, 2, 1000, &critical);
     store
 }
 

@@ -7,7 +7,9 @@ use super::{ZONE, register, site};
 use crate::fixture::instance;
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
+use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
 use onward_statemachine::testing::SingleNode;
+use onward_statemachine::{Fault, Revision, View};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -69,6 +71,37 @@ fn malformed_queries_get_format_errors() {
         );
     }
     assert_eq!(responder.respond(&bytes[..11], Transport::Udp), None);
+}
+
+/// A replica that cannot be read.
+struct Broken;
+
+impl Reader for Broken {
+    fn barrier(&self, _: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>> {
+        unreachable!("DNS answers what is there")
+    }
+    fn with_view(&self, _: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) {
+        panic!("as a test demands");
+    }
+    fn stamp(&self) -> Stamp {
+        unreachable!("DNS goes by the view")
+    }
+    fn changed(&self, _: Revision) -> BoxFuture<'_, Revision> {
+        unreachable!("DNS keeps nothing that would change")
+    }
+}
+
+#[test]
+fn a_panic_costs_one_answer() {
+    let listen = "127.0.0.1:53".parse().expect("an address");
+    let zone = Zone::new(&Config::new(listen, ZONE)).expect("it is a zone");
+    let responder = Responder::new(zone, Arc::new(Broken));
+    assert_eq!(
+        ask(&responder, &query("web.svc.onward.internal.", RecordType::A)),
+        None
+    );
+    let other = ask(&responder, &query("example.org.", RecordType::A)).expect("an answer");
+    assert_eq!(other.metadata.response_code, ResponseCode::Refused);
 }
 
 #[test]
