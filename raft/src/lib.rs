@@ -1,1 +1,35 @@
-//! placeholder
+//! The replicated log: consensus, storage, snapshots, peer transport. The only crate that names openraft or RocksDB,
+//! and neither shows in what it exports.
+//!
+//! # The path of a write
+//! [`propose`] stamps a command and hands it to openraft on the leader (or forwards it there); [`log`] makes it durable
+//! on a majority, one sync for many; [`state`] applies it, one write batch for many; the answer follows the batch.
+//!
+//! # Where durability comes from
+//! - The Raft log is synced before anything is acknowledged; votes too, in one order with the entries.
+//! - The state is not synced per batch: it carries the id of the last entry in it, and what a crash takes is applied
+//!   again from the log, which is purged only up to a flushed snapshot.
+//! - A log that ends before what it acknowledged keeps its node from voting; a failed write or sync stops the process.
+//!
+//! # What it never does
+//! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.
+
+mod clock;
+mod config;
+mod counters;
+mod engine;
+mod fault;
+mod identity;
+mod log;
+mod member;
+mod node;
+mod peer;
+mod propose;
+mod read;
+mod state;
+mod status;
+mod types;
+
+pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};
+pub use member::MemberError;
+pub use node::{Node, StartError};

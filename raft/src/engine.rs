@@ -1,0 +1,210 @@
+//! What all parts of a running node share.
+
+use crate::clock::Clock;
+use crate::config::{Limits, SnapshotPolicy, Timings};
+use crate::counters::Counters;
+use crate::identity::Identity;
+use crate::log::LogStore;
+use crate::peer::Peers;
+use crate::peer::wire::kind;
+use crate::read::Rounds;
+use crate::state::{State, StateStore};
+use crate::types::{PeerNode, TypeConfig};
+use openraft::async_runtime::watch::WatchReceiver;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateStore>;
+
+/// How often the size of the log is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who leads, as this node knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    pub(crate) term: u64,
+    pub(crate) leader: Option<(u64, PeerNode)>,
+}
+
+/// One running node.
+pub(crate) struct Engine {
+    pub(crate) identity: Identity,
+    pub(crate) raft: Raft,
+    pub(crate) state: Arc<State>,
+    pub(crate) log: LogStore,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timings: Timings,
+    pub(crate) snapshots: SnapshotPolicy,
+    pub(crate) limits: Limits,
+    pub(crate) rounds: Rounds,
+    /// Cancelled first when the node goes down: nothing new begins.
+    pub(crate) closing: CancellationToken,
+    leadership: watch::Sender<Leadership>,
+    started: Instant,
+    /// When a leader was last heard, in ms since `started`.
+    heard_ms: AtomicU64,
+}
+
+/// The parts that an engine is made of.
+pub(crate) struct Parts {
+    pub(crate) identity: Identity,
+    pub(crate) raft: Raft,
+    pub(crate) state: Arc<State>,
+    pub(crate) log: LogStore,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timings: Timings,
+    pub(crate) snapshots: SnapshotPolicy,
+    pub(crate) limits: Limits,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Engine {
+            identity: parts.identity,
+            raft: parts.raft,
+            state: parts.state,
+            log: parts.log,
+            peers: parts.peers,
+            counters: parts.counters,
+            clock: parts.clock,
+            timings: parts.timings,
+            snapshots: parts.snapshots,
+            limits: parts.limits,
+            rounds: Rounds::default(),
+            closing: CancellationToken::new(),
+            leadership: watch::Sender::default(),
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.identity.node.0
+    }
+
+    pub(crate) fn cluster_id(&self) -> Uuid {
+        self.identity.cluster_id
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.peers.token
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.peers.tasks
+    }
+
+    /// Who leads now.
+    pub(crate) fn leader(&self) -> Option<(u64, PeerNode)> {
+        self.leadership.borrow().leader.clone()
+    }
+
+    /// Follows who leads.
+    pub(crate) fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        let leadership = self.leadership.borrow();
+        leadership.leader.as_ref().is_some_and(|(id, _)| *id == self.id())
+    }
+
+    /// Notes that `node` sent entries, if it is who leads.
+    pub(crate) fn hear_from(&self, node: u64) {
+        let leadership = self.leadership.borrow();
+        if leadership.leader.as_ref().is_some_and(|(id, _)| *id == node) {
+            let since = self.started.elapsed().as_millis() as u64;
+            self.heard_ms.store(since, Relaxed);
+        }
+    }
+
+    /// As [`Engine::hear_from`], for a request on the control lane.
+    pub(crate) fn hear_from_leader(&self, node: u64, kind: u8) {
+        if kind == kind::APPEND {
+            self.hear_from(node);
+        }
+    }
+
+    /// How long ago a leader was heard, in ms; 0 on the leader.
+    pub(crate) fn age_ms(&self) -> u64 {
+        if self.leads() {
+            return 0;
+        }
+        let now = self.started.elapsed().as_millis() as u64;
+        now.saturating_sub(self.heard_ms.load(Relaxed))
+    }
+
+    /// Publishes who leads, until the engine stops.
+    pub(crate) async fn follow_leadership(self: Arc<Self>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let now = {
+                let metrics = metrics.borrow_watched();
+                let leader = metrics.current_leader.and_then(|id| {
+                    let node = metrics.membership_config.get_node(&id)?;
+                    Some((id, node.clone()))
+                });
+                Leadership {
+                    term: metrics.vote.leader_id.term,
+                    leader,
+                }
+            };
+            let before = self.leadership.borrow().clone();
+            if now != before {
+                if now.leader.as_ref().map(|leader| leader.0) != before.leader.as_ref().map(|leader| leader.0) {
+                    let leader = now.leader.as_ref().map(|leader| leader.0);
+                    tracing::info!(node = self.id(), term = now.term, ?leader, "leader changed");
+                    if leader.is_some() {
+                        self.counters.leader_changes.fetch_add(1, Relaxed);
+                    }
+                }
+                self.leadership.send_replace(now);
+            }
+            match self.token().run_until_cancelled(metrics.changed()).await {
+                Some(Ok(())) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes a snapshot when the log has grown by bytes, which openraft does not count.
+    pub(crate) async fn watch_log_bytes(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        let mut bytes_at_snapshot = self.counters.log_synced_bytes.load(Relaxed);
+        let mut built = self.counters.snapshots_built.load(Relaxed);
+        while self.token().run_until_cancelled(ticks.tick()).await.is_some() {
+            let bytes = self.counters.log_synced_bytes.load(Relaxed);
+            let built_now = self.counters.snapshots_built.load(Relaxed);
+            if built_now != built {
+                (built, bytes_at_snapshot) = (built_now, bytes);
+            } else if bytes - bytes_at_snapshot > self.snapshots.log_bytes {
+                bytes_at_snapshot = bytes;
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

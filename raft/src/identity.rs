@@ -1,0 +1,161 @@
+//! Who a data directory belongs to: the `identity` file and the lock.
+//!
+//! A node id belongs to one log for ever. The file ties the directory to its cluster and id before anything else is
+//! written, and the lock keeps a second process out.
+
+use crate::StartError;
+use crate::config::InitialMember;
+use crate::state::snapshot::sync_dir;
+use onward_statemachine::NodeId;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+use uuid::Uuid;
+
+/// The format of data directories that this build writes and reads.
+const FORMAT: u32 = 1;
+
+/// Whose directory it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) cluster_id: Uuid,
+    pub(crate) cluster_name: String,
+    pub(crate) node: NodeId,
+}
+
+/// Takes the directory for this process; it is given back when the file is dropped.
+pub(crate) fn lock(dir: &Path) -> Result<File, StartError> {
+    let unwritable = |error| StartError::Unwritable {
+        path: dir.to_owned(),
+        error,
+    };
+    fs::create_dir_all(dir).map_err(unwritable)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("LOCK"))
+        .map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(unwritable(error)),
+    }
+}
+
+/// Reads the identity of `dir`, if it has one.
+pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, StartError> {
+    let path = dir.join("identity");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StartError::Io { path, error }),
+    };
+    let damaged = || StartError::Damaged { path: path.clone() };
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.split_once(" = ").filter(|(key, _)| *key == name))
+            .map(|(_, value)| value)
+            .ok_or_else(damaged)
+    };
+    let format: u32 = field("format")?.parse().map_err(|_| damaged())?;
+    if format > FORMAT {
+        return Err(StartError::NewerFormat {
+            path: dir.to_owned(),
+            found: format,
+            known: FORMAT,
+        });
+    }
+    Ok(Some(Identity {
+        cluster_id: field("cluster_id")?.parse().map_err(|_| damaged())?,
+        cluster_name: field("cluster_name")?.to_owned(),
+        node: NodeId(field("node_id")?.parse().map_err(|_| damaged())?),
+    }))
+}
+
+/// Writes the identity of `dir`, durably and whole.
+pub(crate) fn write(dir: &Path, identity: &Identity) -> Result<(), StartError> {
+    let text = format!(
+        "format = {FORMAT}\ncluster_id = {}\ncluster_name = {}\nnode_id = {}\n",
+        identity.cluster_id, identity.cluster_name, identity.node
+    );
+    let write = || {
+        let temporary = dir.join("identity.new");
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(temporary, dir.join("identity"))?;
+        sync_dir(dir)
+    };
+    write().map_err(|error| StartError::Unwritable {
+        path: dir.to_owned(),
+        error,
+    })
+}
+
+/// The id of a cluster that forms: a UUID version 8 over its name and initial members, so that all of them agree on it
+/// without a word.
+pub(crate) fn cluster_id(name: &str, members: &[InitialMember]) -> Uuid {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|member| member.id);
+    let mut hasher = Sha256::new();
+    hasher.update(name.as_bytes());
+    for member in members {
+        hasher.update([0]);
+        hasher.update(member.id.0.to_be_bytes());
+        hasher.update(member.peer_address.as_bytes());
+    }
+    let digest = hasher.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> InitialMember {
+        InitialMember {
+            id: NodeId(id),
+            peer_address: format!("127.0.0.1:{id}"),
+            http_url: String::new(),
+        }
+    }
+
+    #[test]
+    fn all_members_agree_on_the_cluster() {
+        let id = cluster_id("a", &[member(1), member(2)]);
+        assert_eq!(id, cluster_id("a", &[member(2), member(1)]));
+        assert_ne!(id, cluster_id("b", &[member(1), member(2)]));
+        assert_ne!(id, cluster_id("a", &[member(1), member(3)]));
+        assert_eq!(id.get_version_num(), 8);
+    }
+
+    #[test]
+    fn identity_returns_and_refusals_are_told_apart() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        assert_eq!(read(dir.path()).expect("reads"), None);
+        let identity = Identity {
+            cluster_id: cluster_id("a", &[]),
+            cluster_name: "a".to_owned(),
+            node: NodeId(3),
+        };
+        write(dir.path(), &identity).expect("writes");
+        assert_eq!(read(dir.path()).expect("reads"), Some(identity));
+        let path = dir.path().join("identity");
+        let newer = fs::read_to_string(&path)
+            .expect("reads")
+            .replace("format = 1", "format = 2");
+        fs::write(&path, newer).expect("writes");
+        assert!(matches!(
+            read(dir.path()),
+            Err(StartError::NewerFormat { found: 2, .. })
+        ));
+        fs::write(&path, "x").expect("writes");
+        assert!(matches!(read(dir.path()), Err(StartError::Damaged { .. })));
+        let _held = lock(dir.path()).expect("locks");
+        assert!(matches!(lock(dir.path()), Err(StartError::Locked { .. })));
+    }
+}

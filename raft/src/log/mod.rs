@@ -1,0 +1,288 @@
+//! The log store: entries and the vote, durable before they are acknowledged.
+//!
+//! # Group commit
+//! [`append`](openraft::storage::RaftLogStorage::append) puts the entries into the RAM [`tail`], where they are
+//! readable at once, and queues them. One [`writer`] thread drains the queue, writes all of it as one batch with one
+//! sync, and completes the callbacks in order: batches form by themselves while a sync is under way, without a timer.
+//! Votes go through the same queue, so that neither overtakes the other. Truncation and purge need no sync of their
+//! own: what a crash brings back was uncommitted, or is deleted again.
+//!
+//! # What a crash takes
+//! Nothing that was acknowledged. Unsynced entries may be gone or cut anywhere: they were acknowledged to no one. A
+//! damaged or forgetful disk is noticed by each record's checksum and by the durable [`watermark`].
+//!
+//! A write or sync that fails stops the process; it is never retried.
+
+pub(crate) mod disk;
+pub(crate) mod record;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod watermark;
+mod writer;
+
+use crate::counters::Counters;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+use disk::{LogDisk, Recovered, RocksLog, other};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tail::Tail;
+use tokio::sync::oneshot;
+use watermark::{Mark, Watermark};
+use writer::{Op, Writer};
+
+/// The most bytes of entries that one message to a peer carries, save for a single larger entry.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// Why a log is not opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Entries or a vote that this node acknowledged are gone.
+    #[error("{0}")]
+    Forgot(String),
+}
+
+/// The log store. Clones share one log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+    writer: Arc<Writer>,
+}
+
+struct Shared {
+    disk: Arc<dyn LogDisk>,
+    tail: Mutex<Tail>,
+    counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogStore {
+    /// Opens the log in `dir`, which holds the database `log/` and the watermark.
+    pub(crate) fn open(dir: &Path, counters: Arc<Counters>) -> Result<Self, OpenError> {
+        let watermark = Watermark::open(&dir.join("watermark"))?;
+        LogStore::over(Arc::new(RocksLog::open(&dir.join("log"))?), watermark, counters)
+    }
+
+    fn over(disk: Arc<dyn LogDisk>, watermark: Watermark, counters: Arc<Counters>) -> Result<Self, OpenError> {
+        let recovered = disk.recover()?;
+        check_watermark(&*disk, &recovered, watermark.mark())?;
+        let shared = Arc::new(Shared {
+            disk,
+            tail: Mutex::new(Tail::new(recovered)),
+            counters,
+        });
+        let writer = Arc::new(Writer::start(shared.clone(), watermark)?);
+        Ok(LogStore { shared, writer })
+    }
+
+    /// The first index that is still in the log.
+    pub(crate) fn first_index(&self) -> u64 {
+        self.shared.tail().bounds().start
+    }
+
+    /// Writes and syncs what is queued, and ends the writer. Nothing may be appended afterwards.
+    pub(crate) fn close(&self) {
+        self.writer.close();
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        loop {
+            let (on_disk, mut cached, truncations) = {
+                let tail = self.shared.tail();
+                let bounds = tail.bounds();
+                let range = range.start.max(bounds.start)..range.end.min(bounds.end);
+                if range.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let cached_from = tail.cached_from();
+                if range.start >= cached_from {
+                    return Ok(tail.cached(range, bytes_max));
+                }
+                let on_disk = range.start..range.end.min(cached_from);
+                // Behind a gap of the disk's part nothing cached may follow, so with a bound it is left out.
+                let cached = if bytes_max == usize::MAX && range.end > cached_from {
+                    tail.cached(cached_from..range.end, usize::MAX)
+                } else {
+                    Vec::new()
+                };
+                (on_disk, cached, tail.truncations)
+            };
+            let mut entries = self.shared.disk.read(on_disk.start, on_disk.end, bytes_max)?;
+            let tail = self.shared.tail();
+            if tail.truncations != truncations {
+                continue;
+            }
+            let first = on_disk.start.max(tail.bounds().start);
+            drop(tail);
+            entries.retain(|entry| entry.log_id.index >= first);
+            let whole = bytes_max == usize::MAX;
+            let expected = if whole { on_disk.end - first.min(on_disk.end) } else { entries.len() as u64 };
+            let in_order = entries
+                .iter()
+                .zip(first..)
+                .all(|(entry, index)| entry.log_id.index == index);
+            if !in_order || entries.len() as u64 != expected || (entries.is_empty() && first < on_disk.end) {
+                return Err(other(format!(
+                    "the log has a hole between {first} and {}",
+                    on_disk.end
+                )));
+            }
+            entries.append(&mut cached);
+            return Ok(entries);
+        }
+    }
+}
+
+fn check_watermark(disk: &dyn LogDisk, recovered: &Recovered, mark: Mark) -> Result<(), OpenError> {
+    let advice = "this node may no longer vote: wipe its data directory and let it join again under a new node id with \
+                  `onward serve --join URL`";
+    if recovered.last < mark.last {
+        return Err(OpenError::Forgot(format!(
+            "the log ends at {}, but was durable up to {}: entries that this node acknowledged are gone; {advice}",
+            name(recovered.last),
+            name(mark.last)
+        )));
+    }
+    let forgot_vote = match (&recovered.vote, &mark.vote) {
+        (Some(vote), Some(mark)) => vote < mark,
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    if forgot_vote {
+        return Err(OpenError::Forgot(format!(
+            "the vote {:?} is older than the durable vote {:?}; {advice}",
+            recovered.vote, mark.vote
+        )));
+    }
+    let purged = recovered.purged.map_or(0, |id| id.index);
+    if let Some(last) = mark.last
+        && last.index > purged
+    {
+        let there = disk.read(last.index, last.index + 1, usize::MAX)?;
+        if there.first().map(|entry| entry.log_id) != Some(last) {
+            return Err(OpenError::Forgot(format!(
+                "entry {} is missing though it was durable; {advice}",
+                name(mark.last)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn name(id: Option<LogId>) -> String {
+    id.map_or_else(
+        || "nothing".to_owned(),
+        |id| {
+            format!(
+                "{} (term {}, node {})",
+                id.index, id.leader_id.term, id.leader_id.node_id
+            )
+        },
+    )
+}
+
+fn indices(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        self.read(indices(&range), usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start..end, READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.shared.tail().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let tail = self.shared.tail();
+        Ok(LogState {
+            last_purged_log_id: tail.purged,
+            last_log_id: tail.last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        self.writer.queue(Op::Vote(*vote, done));
+        durable.await.map_err(|_| other("the log is closed"))?;
+        self.shared.tail().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// Rides along with the next write: it spares a replay after a restart and is never relied on.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let mut tail = self.shared.tail();
+        tail.committed = committed;
+        tail.committed_dirty = true;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.shared.tail().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let mut tail = self.shared.tail();
+        tail.append(&entries);
+        self.writer.queue(Op::Append(entries, callback));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let mut tail = self.shared.tail();
+        tail.truncate(last);
+        let truncations = tail.truncations;
+        self.writer.queue(Op::Truncate(last, truncations));
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let mut tail = self.shared.tail();
+        let first = tail.purge(upto);
+        self.writer.queue(Op::Purge { first, upto });
+        Ok(())
+    }
+}

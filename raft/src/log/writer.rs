@@ -1,0 +1,234 @@
+//! The one thread that writes the log: drains the queue, writes it as one batch, syncs once, completes in order.
+
+use super::Shared;
+use super::disk::Write;
+use super::watermark::Watermark;
+use crate::fault::die;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+use openraft::storage::IOFlushed;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// The most operations in one batch; a bound on RAM, far above what a sync gathers.
+const BATCH_OPS_MAX: usize = 4096;
+
+/// Something to be done to the log, in the order of the queue.
+pub(super) enum Op {
+    Append(Vec<Entry>, IOFlushed<TypeConfig>),
+    Vote(Vote, oneshot::Sender<()>),
+    Truncate(Option<LogId>, u64),
+    Purge { first: u64, upto: LogId },
+}
+
+/// The queue and the thread behind it.
+pub(super) struct Writer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    ops: VecDeque<Op>,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for operations, no longer than `until`; `None` once the queue is closed and empty.
+    fn take(&self, until: Option<Instant>) -> Option<Vec<Op>> {
+        let mut state = self.lock();
+        loop {
+            if !state.ops.is_empty() {
+                let count = state.ops.len().min(BATCH_OPS_MAX);
+                return Some(state.ops.drain(..count).collect());
+            }
+            if state.closed {
+                return None;
+            }
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => return Some(Vec::new()),
+                Some(left) => {
+                    let waited = self.wake.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn start(shared: Arc<Shared>, watermark: Watermark) -> io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let work = Work {
+            queue: queue.clone(),
+            shared,
+            watermark,
+            truncations: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("onward-log".to_owned())
+            .spawn(move || work.run())?;
+        Ok(Writer {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    pub(super) fn queue(&self, op: Op) {
+        let mut state = self.queue.lock();
+        if state.closed {
+            return;
+        }
+        let idle = state.ops.is_empty();
+        state.ops.push_back(op);
+        drop(state);
+        if idle {
+            self.queue.wake.notify_one();
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.queue.wake.notify_one();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            die("the log writer", "its thread panicked");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What completes once a batch is durable.
+enum Done {
+    Appended(IOFlushed<TypeConfig>),
+    Voted(oneshot::Sender<()>),
+}
+
+struct Work {
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    watermark: Watermark,
+    /// Truncations that are on the disk; the tail counts those that were asked for.
+    truncations: u64,
+}
+
+impl Work {
+    fn run(mut self) {
+        while let Some(ops) = self.queue.take(self.watermark.due()) {
+            if ops.is_empty() {
+                let mark = self.watermark.mark();
+                self.stop_on_error(|work| work.watermark.advance(mark, Instant::now()));
+            } else {
+                self.batch(ops);
+            }
+        }
+        self.stop_on_error(|work| {
+            let tail_committed = work.take_committed();
+            if let Some(committed) = tail_committed {
+                work.shared.disk.write(&[committed], false)?;
+            }
+            work.shared.disk.sync()?;
+            work.watermark.sync()
+        });
+    }
+
+    fn stop_on_error(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) {
+        if let Err(error) = act(self) {
+            die("writing the log", error);
+        }
+    }
+
+    fn take_committed(&self) -> Option<Write> {
+        let mut tail = self.shared.tail();
+        std::mem::take(&mut tail.committed_dirty).then(|| Write::Committed(tail.committed))
+    }
+
+    fn batch(&mut self, ops: Vec<Op>) {
+        let mut mark = self.watermark.mark();
+        let mut lowest = mark.last;
+        let mut writes = Vec::with_capacity(ops.len() + 1);
+        let mut done = Vec::with_capacity(ops.len());
+        let mut cut = false;
+        let (mut entry_count, mut byte_count) = (0, 0);
+        for op in ops {
+            match op {
+                Op::Append(entries, callback) => {
+                    mark.last = entries.last().map(|entry| entry.log_id).or(mark.last);
+                    entry_count += entries.len() as u64;
+                    byte_count += entries.iter().map(|entry| super::record::size(entry) as u64).sum::<u64>();
+                    writes.push(Write::Append(entries));
+                    done.push(Done::Appended(callback));
+                }
+                Op::Vote(vote, voted) => {
+                    mark.vote = Some(vote);
+                    writes.push(Write::Vote(vote));
+                    done.push(Done::Voted(voted));
+                }
+                Op::Truncate(last, count) => {
+                    mark.last = mark.last.min(last);
+                    lowest = lowest.min(last);
+                    cut = true;
+                    self.truncations = count;
+                    writes.push(Write::TruncateFrom(last.map_or(0, |id| id.index + 1)));
+                }
+                Op::Purge { first, upto } => {
+                    mark.last = mark.last.max(Some(upto));
+                    writes.push(Write::Purge { first, upto });
+                }
+            }
+        }
+        writes.extend(self.take_committed());
+        let sync = !done.is_empty();
+        self.stop_on_error(|work| {
+            if cut {
+                work.watermark.lower(lowest)?;
+            }
+            work.shared.disk.write(&writes, sync)
+        });
+        self.shared
+            .tail()
+            .wrote(mark.last.map_or(0, |id| id.index), self.truncations);
+        let counters = &self.shared.counters;
+        if sync {
+            counters.log_syncs.fetch_add(1, Relaxed);
+            counters.log_synced_entries.fetch_add(entry_count, Relaxed);
+            counters.log_synced_bytes.fetch_add(byte_count, Relaxed);
+        }
+        for done in done {
+            match done {
+                Done::Appended(callback) => callback.io_completed(Ok(())),
+                // The one who waited may be gone; the vote is durable all the same.
+                Done::Voted(voted) => drop(voted.send(())),
+            }
+        }
+        if sync {
+            self.stop_on_error(|work| work.watermark.advance(mark, Instant::now()));
+        }
+    }
+}

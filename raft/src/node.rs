@@ -1,0 +1,528 @@
+//! The life of a node: start, join, shut down.
+
+use crate::clock::SystemClock;
+use crate::config::{Config, Join, raft_config};
+use crate::counters::Counters;
+use crate::engine::{Engine, Parts, Raft};
+use crate::identity::{self, Identity};
+use crate::log::{LogStore, OpenError};
+use crate::member::{MemberError, outcome_of};
+use crate::peer::Peers;
+use crate::peer::frame::Lane;
+use crate::peer::net::Tcp;
+use crate::peer::network::Factory;
+use crate::peer::server;
+use crate::peer::wire::{MemberAnswer, MemberRequest, kind};
+use crate::propose::NodeProposer;
+use crate::read::NodeReader;
+use crate::state::{State, StateStore, open_rocks};
+use crate::status::NodeCluster;
+use crate::types::PeerNode;
+use onward_statemachine::NodeId;
+use onward_statemachine::codec;
+use onward_statemachine::ports::{Cluster, Proposer, Reader};
+use openraft::async_runtime::watch::WatchReceiver;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// How long a join, and its parts, may take before it is tried again.
+const JOIN_DEADLINE: Duration = Duration::from_secs(20);
+const PROMOTE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+const JOIN_TRIES: usize = 20;
+/// How long tasks may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory cannot be created or written.
+    #[error("data directory {path} cannot be written: {error}", path = .path.display())]
+    Unwritable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error("data directory {path} is in use by a running process", path = .path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It was written by a later release.
+    #[error("data directory {path} has format {found}; this release reads up to {known}: upgrade it", path = .path.display())]
+    NewerFormat {
+        /// Which.
+        path: PathBuf,
+        /// The format that was found.
+        found: u32,
+        /// The newest that this release knows.
+        known: u32,
+    },
+    /// A file in it means nothing.
+    #[error("{path} is damaged", path = .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It belongs to another node.
+    #[error("data directory {path} belongs to node {found}, not to node {wanted}", path = .path.display())]
+    OtherNode {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who wants it.
+        wanted: NodeId,
+    },
+    /// It belongs to another cluster.
+    #[error("data directory {path} belongs to cluster `{found}`, not to `{wanted}`", path = .path.display())]
+    OtherCluster {
+        /// Which.
+        path: PathBuf,
+        /// The cluster that it belongs to.
+        found: String,
+        /// The cluster of the configuration.
+        wanted: String,
+    },
+    /// Nothing says who this node is.
+    #[error("nothing says which node this is: give it an id among the initial members, or a member to join")]
+    NoIdentity,
+    /// The id is not among the initial members.
+    #[error("node {0} is not among the initial members")]
+    NotInitial(NodeId),
+    /// The timings contradict each other.
+    #[error("the timings do not work: {0}")]
+    Timings(String),
+    /// Somebody listens there already.
+    #[error("peer address {address} is in use")]
+    PortInUse {
+        /// Which.
+        address: String,
+    },
+    /// It cannot be listened on.
+    #[error("cannot listen for peers on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Entries or a vote that this node acknowledged are gone: it may never vote again.
+    #[error("{0}")]
+    Forgot(String),
+    /// The cluster could not be joined.
+    #[error("cannot join through {address}: {reason}")]
+    Join {
+        /// The member that was asked.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {error}", path = .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The engine did not start.
+    #[error("the engine did not start: {0}")]
+    Engine(String),
+}
+
+/// A running node.
+pub struct Node {
+    engine: Arc<Engine>,
+    peer_address: SocketAddr,
+    _lock: File,
+}
+
+impl Node {
+    /// Starts a node: takes its directory, recovers what is there, listens for peers, and forms or joins the cluster.
+    ///
+    /// Returns as soon as the node takes part; a leader may not be known yet, and a node that joins may still be
+    /// catching up.
+    ///
+    /// # Errors
+    /// See [`StartError`]. A node that forgot what it acknowledged refuses to start, and says what to do.
+    pub async fn start(mut config: Config) -> Result<Node, StartError> {
+        let raft_options = raft_config(&config).map_err(|error| StartError::Timings(error.to_string()))?;
+        let lock = identity::lock(&config.data_dir)?;
+        let listener = listen(&mut config).await?;
+        let peer_address = listener.local_addr().map_err(|error| StartError::Listen {
+            address: config.peer_listen.clone(),
+            error,
+        })?;
+        let node = PeerNode {
+            peer: config
+                .peer_advertise
+                .clone()
+                .unwrap_or_else(|| peer_address.to_string()),
+            http: config.http_url.clone(),
+        };
+        let identity = establish(&config).await?;
+        let counters = Arc::new(Counters::default());
+        let (log, state) = open_stores(&config, counters.clone()).await?;
+        let peers = Peers::new(
+            Arc::new(Tcp),
+            (identity.node.0, identity.cluster_id),
+            config.timings.rpc_deadline(),
+            counters.clone(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        let engine_error = |error: String| StartError::Engine(error);
+        let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;
+        let raft = Raft::new(identity.node.0, raft_options, Factory(peers.clone()), log.clone(), store)
+            .await
+            .map_err(|error| engine_error(error.to_string()))?;
+        let engine = Engine::new(Parts {
+            identity,
+            raft,
+            state,
+            log,
+            peers,
+            counters,
+            clock: Arc::new(SystemClock),
+            timings: config.timings,
+            snapshots: config.snapshots,
+            limits: config.limits,
+        });
+        tracing::info!(
+            node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,
+            applied = %engine.state.applied(), "node started"
+        );
+        let tasks = engine.tasks().clone();
+        tasks.spawn(server::serve(engine.clone(), listener));
+        tasks.spawn(engine.clone().follow_leadership());
+        tasks.spawn(engine.clone().watch_log_bytes());
+        form_or_join(&engine, &config, node).await?;
+        Ok(Node {
+            engine,
+            peer_address,
+            _lock: lock,
+        })
+    }
+
+    /// Proposes commands.
+    pub fn proposer(&self) -> Arc<dyn Proposer> {
+        Arc::new(NodeProposer(self.engine.clone()))
+    }
+
+    /// Reads this node's replica.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(NodeReader(self.engine.clone()))
+    }
+
+    /// Looks at the cluster.
+    pub fn cluster(&self) -> Arc<dyn Cluster> {
+        Arc::new(NodeCluster(self.engine.clone()))
+    }
+
+    /// Which node it is.
+    pub fn id(&self) -> NodeId {
+        self.engine.identity.node
+    }
+
+    /// Which cluster it belongs to.
+    pub fn cluster_id(&self) -> Uuid {
+        self.engine.cluster_id()
+    }
+
+    /// Where it listens for peers.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Gives out an id that no node ever had, for a node that is to be added.
+    pub async fn allocate_id(&self) -> Result<NodeId, MemberError> {
+        match self.engine.change_members(MemberRequest::Allocate).await {
+            MemberAnswer::Allocated { id, .. } => Ok(id),
+            answer => {
+                outcome_of(answer)?;
+                Err(MemberError::Failed("no id was given out".to_owned()))
+            }
+        }
+    }
+
+    /// Makes a running node a member: first a learner, a voter once it has caught up; with `replaces`, that member is
+    /// let go of in the same step. A node that starts with [`Config::join`] does this by itself.
+    pub async fn add_member(
+        &self,
+        id: NodeId,
+        peer_address: &str,
+        http_url: &str,
+        replaces: Option<NodeId>,
+    ) -> Result<(), MemberError> {
+        let request = MemberRequest::Promote {
+            id,
+            peer: peer_address.to_owned(),
+            http: http_url.to_owned(),
+            replaces,
+        };
+        outcome_of(self.engine.change_members(request).await)
+    }
+
+    /// Lets go of a member. Its id is never given out again.
+    pub async fn remove_member(&self, id: NodeId) -> Result<(), MemberError> {
+        outcome_of(self.engine.change_members(MemberRequest::Remove { id }).await)
+    }
+
+    /// Makes another voter the leader.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
+        outcome_of(self.engine.change_members(MemberRequest::Transfer { to }).await)
+    }
+
+    /// Takes a snapshot now. It is in place some time after this returns.
+    pub async fn trigger_snapshot(&self) -> Result<(), MemberError> {
+        let triggered = self.engine.raft.trigger().snapshot().await;
+        triggered.map_err(|error| MemberError::Failed(error.to_string()))
+    }
+
+    /// Shuts down in good order: turns new work away, hands leadership over, stops, and makes everything durable, so
+    /// that a restart replays nothing.
+    pub async fn shutdown(self) {
+        self.engine.closing.cancel();
+        if self.engine.leads()
+            && let Some(heir) = self.heir()
+            && let Err(reason) = self.engine.transfer_to(heir).await
+        {
+            tracing::warn!(heir, %reason, "leadership was not handed over");
+        }
+        self.stop().await;
+    }
+
+    /// Stops without handing leadership over or flushing the state: what is left to a restart is about what a crash
+    /// leaves.
+    #[doc(hidden)]
+    pub async fn abandon(self) {
+        self.engine.closing.cancel();
+        self.stop_engine().await;
+    }
+
+    /// The voter that has most of the log.
+    fn heir(&self) -> Option<u64> {
+        let metrics = self.engine.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = self.engine.voters();
+        let known = metrics.replication.as_ref()?.iter();
+        known
+            .filter(|(id, _)| **id != self.engine.id() && voters.contains(id))
+            .max_by_key(|(_, matched)| **matched)
+            .map(|(id, _)| *id)
+    }
+
+    async fn stop_engine(&self) {
+        if let Err(error) = self.engine.raft.shutdown().await {
+            tracing::warn!(%error, "the engine did not end well");
+        }
+        self.engine.token().cancel();
+        self.engine.tasks().close();
+        if tokio::time::timeout(STOP_DEADLINE, self.engine.tasks().wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+
+    async fn stop(self) {
+        self.stop_engine().await;
+        let engine = self.engine.clone();
+        let flushed = tokio::task::spawn_blocking(move || {
+            engine.log.close();
+            engine.state.flush()
+        });
+        match flushed.await {
+            Ok(Ok(())) => tracing::info!(node = self.engine.id(), "node stopped"),
+            Ok(Err(error)) => tracing::error!(%error, "the state could not be flushed; a restart replays the log"),
+            Err(error) => tracing::error!(%error, "the stores could not be closed"),
+        }
+    }
+}
+
+async fn listen(config: &mut Config) -> Result<TcpListener, StartError> {
+    let address = config.peer_listen.clone();
+    let bound = match config.peer_listener.take() {
+        Some(listener) => listener
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(listener)),
+        None => TcpListener::bind(&address).await,
+    };
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortInUse { address },
+        _ => StartError::Listen { address, error },
+    })
+}
+
+/// Finds out who this node is, and writes it down before anything else.
+async fn establish(config: &Config) -> Result<Identity, StartError> {
+    let path = || config.data_dir.clone();
+    if let Some(known) = identity::read(&config.data_dir)? {
+        if known.cluster_name != config.cluster_name {
+            return Err(StartError::OtherCluster {
+                path: path(),
+                found: known.cluster_name,
+                wanted: config.cluster_name.clone(),
+            });
+        }
+        return match config.node_id {
+            Some(wanted) if wanted != known.node => Err(StartError::OtherNode {
+                path: path(),
+                found: known.node,
+                wanted,
+            }),
+            _ => Ok(known),
+        };
+    }
+    let identity = match (&config.join, config.node_id) {
+        (Some(join), _) => ask_to_join(config, join).await?,
+        (None, Some(node)) => {
+            if !config.initial_members.iter().any(|member| member.id == node) {
+                return Err(StartError::NotInitial(node));
+            }
+            Identity {
+                cluster_id: identity::cluster_id(&config.cluster_name, &config.initial_members),
+                cluster_name: config.cluster_name.clone(),
+                node,
+            }
+        }
+        (None, None) => return Err(StartError::NoIdentity),
+    };
+    identity::write(&config.data_dir, &identity)?;
+    Ok(identity)
+}
+
+/// Asks a member for an id.
+async fn ask_to_join(config: &Config, join: &Join) -> Result<Identity, StartError> {
+    let failed = |reason: String| StartError::Join {
+        address: join.peer_address.clone(),
+        reason,
+    };
+    let mut reason = String::new();
+    for _ in 0..JOIN_TRIES {
+        match ask_member(&join.peer_address, &MemberRequest::Allocate, JOIN_DEADLINE).await {
+            Ok(MemberAnswer::Allocated {
+                id,
+                cluster_id,
+                cluster_name,
+            }) => {
+                if cluster_name != config.cluster_name {
+                    return Err(failed(format!(
+                        "it belongs to cluster `{cluster_name}`, not to `{}`",
+                        config.cluster_name
+                    )));
+                }
+                tracing::info!(node = %id, cluster = %cluster_id, "joining the cluster under a new id");
+                return Ok(Identity {
+                    cluster_id,
+                    cluster_name,
+                    node: id,
+                });
+            }
+            Ok(answer) => reason = format!("{answer:?}"),
+            Err(error) => reason = error,
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+    Err(failed(reason))
+}
+
+/// One request on the join lane, over a connection of its own.
+async fn ask_member(address: &str, request: &MemberRequest, deadline: Duration) -> Result<MemberAnswer, String> {
+    let token = CancellationToken::new();
+    let _ended = token.clone().drop_guard();
+    let counters = Arc::new(Counters::default());
+    let peers = Peers::new(Arc::new(Tcp), (0, Uuid::nil()), deadline, counters, token, TaskTracker::new());
+    let node = PeerNode {
+        peer: address.to_owned(),
+        http: String::new(),
+    };
+    let channel = peers.channel(0, &node, Lane::Join);
+    let body = channel
+        .call(kind::MEMBER, &codec::encode(request), deadline)
+        .await
+        .map_err(|error| error.to_string())?;
+    codec::decode(&body).map_err(|error| error.to_string())
+}
+
+async fn open_stores(config: &Config, counters: Arc<Counters>) -> Result<(LogStore, Arc<State>), StartError> {
+    let dir = config.data_dir.clone();
+    let path = dir.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let log = LogStore::open(&dir, counters.clone())?;
+        let state = State::open(&dir, open_rocks, counters)?;
+        Ok((log, state))
+    });
+    match opened.await {
+        Ok(Ok(stores)) => Ok(stores),
+        Ok(Err(OpenError::Forgot(reason))) => Err(StartError::Forgot(reason)),
+        Ok(Err(OpenError::Io(error))) => Err(StartError::Io { path, error }),
+        Err(error) => Err(StartError::Engine(error.to_string())),
+    }
+}
+
+async fn form_or_join(engine: &Arc<Engine>, config: &Config, node: PeerNode) -> Result<(), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Engine(error.to_string());
+    if engine.raft.is_initialized().await.map_err(|error| failed(&error))? {
+        return Ok(());
+    }
+    if let Some(join) = &config.join {
+        let (joining, join) = (engine.clone(), join.clone());
+        let token = engine.token().clone();
+        engine
+            .tasks()
+            .spawn(async move { token.run_until_cancelled_owned(promote(joining, join, node)).await });
+        return Ok(());
+    }
+    let me = engine.identity.node;
+    if !config.initial_members.iter().any(|member| member.id == me) {
+        tracing::warn!(node = %me, "this node has no log, is not an initial member and joins nobody: it waits to be added");
+        return Ok(());
+    }
+    let members: BTreeMap<u64, PeerNode> = config
+        .initial_members
+        .iter()
+        .map(|member| {
+            let node = PeerNode {
+                peer: member.peer_address.clone(),
+                http: member.http_url.clone(),
+            };
+            (member.id.0, node)
+        })
+        .collect();
+    // All initial members do this with the same list; who comes late finds the cluster formed.
+    if let Err(error) = engine.raft.initialize(members).await {
+        tracing::debug!(%error, "the cluster is formed already");
+    }
+    Ok(())
+}
+
+/// Asks to be made a member until it is.
+async fn promote(engine: Arc<Engine>, join: Join, node: PeerNode) {
+    let request = MemberRequest::Promote {
+        id: engine.identity.node,
+        peer: node.peer,
+        http: node.http,
+        replaces: join.replaces,
+    };
+    loop {
+        match ask_member(&join.peer_address, &request, PROMOTE_DEADLINE).await {
+            Ok(MemberAnswer::Done) => {
+                return tracing::info!(node = engine.id(), "this node is a voter now");
+            }
+            Ok(answer) => tracing::warn!(?answer, "this node was not made a member; trying again"),
+            Err(error) => tracing::warn!(%error, "this node was not made a member; trying again"),
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}

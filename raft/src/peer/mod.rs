@@ -1,0 +1,117 @@
+//! The peer transport: its own port, one connection to each peer and purpose.
+//!
+//! Heartbeats and votes, log entries, forwarded requests and snapshots each have their own connection ([`Lane`]), so
+//! that a heartbeat never waits behind bulk data. Each begins with a handshake that names the protocol version, the
+//! cluster and both nodes; a stranger is refused and logged. Every request has a deadline.
+
+pub(crate) mod channel;
+pub(crate) mod frame;
+pub(crate) mod net;
+pub(crate) mod network;
+pub(crate) mod server;
+mod transfer;
+pub(crate) mod wire;
+
+use crate::counters::Counters;
+use crate::types::PeerNode;
+use channel::Channel;
+use frame::{HandshakeError, Hello, Lane};
+use net::{Dial, ReadHalf, WriteHalf};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// How long a connection and its handshake may take.
+const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The roads to the other nodes.
+pub(crate) struct Peers {
+    pub(crate) dialler: Arc<dyn Dial>,
+    pub(crate) me: u64,
+    pub(crate) cluster: Uuid,
+    pub(crate) rpc_deadline: Duration,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) token: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    channels: Mutex<HashMap<(u64, Lane, String), Arc<Channel>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        dialler: Arc<dyn Dial>,
+        (me, cluster): (u64, Uuid),
+        rpc_deadline: Duration,
+        counters: Arc<Counters>,
+        token: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new(Peers {
+            dialler,
+            me,
+            cluster,
+            rpc_deadline,
+            counters,
+            token,
+            tasks,
+            channels: Mutex::default(),
+        })
+    }
+
+    /// The channel to `target` on `lane`.
+    pub(crate) fn channel(self: &Arc<Self>, target: u64, node: &PeerNode, lane: Lane) -> Arc<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels
+            .entry((target, lane, node.peer.clone()))
+            .or_insert_with(|| Arc::new(Channel::new(self.clone(), target, node.clone(), lane)))
+            .clone()
+    }
+
+    /// Connects to `target` and shakes hands.
+    pub(crate) async fn dial(
+        &self,
+        target: u64,
+        node: &PeerNode,
+        lane: Lane,
+    ) -> Result<(ReadHalf, WriteHalf), HandshakeError> {
+        let hello = Hello {
+            lane,
+            cluster: if lane == Lane::Join { Uuid::nil() } else { self.cluster },
+            from: self.me,
+            to: target,
+        };
+        let connect = async {
+            let (mut read, mut write) = self.dialler.dial(&node.peer).await?;
+            frame::greet(&mut read, &mut write, &hello).await?;
+            Ok((read, write))
+        };
+        let connected = tokio::time::timeout(DIAL_DEADLINE, connect)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        match &connected {
+            Ok(_) => {
+                self.counters.peer_connections.fetch_add(1, Relaxed);
+            }
+            Err(HandshakeError::Refused {
+                verdict,
+                cluster,
+                node: there,
+            }) => {
+                self.counters.peer_refusals.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    target_node = target, address = %node.peer, ?verdict,
+                    their_cluster = %cluster, their_node = there, our_cluster = %self.cluster,
+                    "a peer refused the connection"
+                );
+            }
+            Err(HandshakeError::Io(error)) => {
+                tracing::debug!(target_node = target, address = %node.peer, %error, "a peer cannot be reached");
+            }
+        }
+        connected
+    }
+}

@@ -1,0 +1,302 @@
+//! openraft's network over the peer transport: the sending side.
+
+use super::channel::{CallError, Channel};
+use super::frame::{FrameReader, Lane};
+use super::net::{ReadHalf, WriteHalf};
+use super::wire::{self, kind};
+use super::{Peers, transfer};
+use crate::state::snapshot::SnapshotHandle;
+use crate::types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use onward_statemachine::codec;
+use openraft::OptionalSend;
+use openraft::base::BoxFuture;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+type Rpc = RPCError<TypeConfig>;
+type Snapshot = openraft::storage::Snapshot<LeaderId, u64, PeerNode, SnapshotHandle>;
+
+/// Makes the clients that openraft asks for.
+#[derive(Clone)]
+pub(crate) struct Factory(pub(crate) Arc<Peers>);
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Network;
+
+    /// Each method of the client picks its lane, so heartbeats and snapshots need no clients of another kind.
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Network {
+        Network {
+            control: self.0.channel(target, node, Lane::Control),
+            peers: self.0.clone(),
+            target,
+            node: node.clone(),
+            idle: None,
+        }
+    }
+}
+
+/// The way to one peer.
+pub(crate) struct Network {
+    peers: Arc<Peers>,
+    target: u64,
+    node: PeerNode,
+    control: Arc<Channel>,
+    /// A log connection whose last session ended in good order.
+    idle: Option<LogConnection>,
+}
+
+struct LogConnection {
+    reader: FrameReader<ReadHalf>,
+    writer: WriteHalf,
+}
+
+fn rpc_error(error: CallError) -> Rpc {
+    match error {
+        // openraft waits before it tries an unreachable peer again.
+        CallError::NotSent(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        CallError::Lost | CallError::Timeout | CallError::Failed(_) => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+fn network_error(error: &io::Error) -> Rpc {
+    RPCError::Network(NetworkError::new(error))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Rpc> {
+    wire::decode(body).map_err(|error| network_error(&error))
+}
+
+impl Network {
+    async fn control<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: u8,
+        request: &impl serde::Serialize,
+        option: &RPCOption,
+    ) -> Result<T, Rpc> {
+        let body = self
+            .control
+            .call(kind, &codec::encode(request), option.soft_ttl())
+            .await
+            .map_err(rpc_error)?;
+        decode(&body)
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotHandle;
+
+    /// Heartbeats and probes; entries in bulk go through [`RaftNetworkV2::stream_append`].
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Rpc> {
+        let until = tokio::time::Instant::now() + option.soft_ttl();
+        let body = self
+            .control
+            .call_with(until, |id| wire::encode_append(id, &rpc))
+            .await
+            .map_err(rpc_error)?;
+        decode(&body)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Rpc>>, Rpc>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let connection = match self.idle.take() {
+                Some(connection) => connection,
+                None => {
+                    let (read, writer) = self
+                        .peers
+                        .dial(self.target, &self.node, Lane::Log)
+                        .await
+                        .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+                    let reader = FrameReader::new(read);
+                    LogConnection { reader, writer }
+                }
+            };
+            let session = Session::start(connection, input, self.peers.rpc_deadline, &mut self.idle);
+            let results = stream::unfold(Some(session), |session| async move {
+                let mut session = session?;
+                let result = session.next().await?;
+                let goes_on = matches!(result, Ok(Ok(_)));
+                Some((result, goes_on.then_some(session)))
+            });
+            Ok(results.boxed())
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        self.control(kind::VOTE, &rpc, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        self.control(kind::PRE_VOTE, &rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let send = async {
+            let (read, write) = self
+                .peers
+                .dial(self.target, &self.node, Lane::Snapshot)
+                .await
+                .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+            transfer::send(read, write, vote, &snapshot.snapshot)
+                .await
+                .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+        };
+        tokio::select! {
+            sent = send => {
+                if sent.is_ok() {
+                    self.peers.counters.snapshots_sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                sent
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Rpc> {
+        self.control(kind::TRANSFER, &req, &option).await
+    }
+}
+
+/// One session of pipelined appends: a task writes requests as openraft makes them, while the results are read here,
+/// in the order of the requests because the connection and the receiver keep it.
+struct Session<'s> {
+    reader: Option<FrameReader<ReadHalf>>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+    /// Gives the writing half back once openraft has no more requests.
+    written: Option<oneshot::Receiver<io::Result<WriteHalf>>>,
+    writer: Option<WriteHalf>,
+    task: JoinHandle<()>,
+    deadline: Duration,
+    idle: &'s mut Option<LogConnection>,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<'s> Session<'s> {
+    fn start<S>(connection: LogConnection, input: S, deadline: Duration, idle: &'s mut Option<LogConnection>) -> Self
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let sent = Arc::new(AtomicU64::new(0));
+        let (done, written) = oneshot::channel();
+        let (counter, mut writer) = (sent.clone(), connection.writer);
+        let task = tokio::spawn(async move {
+            let result = write_requests(&mut writer, input, &counter).await;
+            // The session may be over already.
+            drop(done.send(result.map(|()| writer)));
+        });
+        Session {
+            reader: Some(connection.reader),
+            sent,
+            received: 0,
+            written: Some(written),
+            writer: None,
+            task,
+            deadline,
+            idle,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, Rpc>> {
+        loop {
+            if self.written.is_none() && self.received == self.sent.load(Acquire) {
+                // Everything is answered: the connection serves the next session.
+                if let (Some(reader), Some(writer)) = (self.reader.take(), self.writer.take()) {
+                    *self.idle = Some(LogConnection { reader, writer });
+                }
+                return None;
+            }
+            let reader = self.reader.as_mut()?;
+            let received_before = self.received;
+            let written = async {
+                match self.written.as_mut() {
+                    Some(written) => written.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                read = tokio::time::timeout(self.deadline, reader.next()) => match read {
+                    Ok(Ok(Some(frame))) => {
+                        self.received += 1;
+                        return Some(decode(&frame.body));
+                    }
+                    Ok(Ok(None)) => return Some(Err(network_error(&io::ErrorKind::UnexpectedEof.into()))),
+                    Ok(Err(error)) => return Some(Err(network_error(&error))),
+                    // Silence is fine while nothing is asked.
+                    Err(_) if self.sent.load(Acquire) == received_before => {}
+                    Err(_) => return Some(Err(network_error(&io::ErrorKind::TimedOut.into()))),
+                },
+                written = written => {
+                    self.written = None;
+                    match written {
+                        Ok(Ok(writer)) => self.writer = Some(writer),
+                        Ok(Err(error)) => return Some(Err(network_error(&error))),
+                        Err(_) => return Some(Err(network_error(&io::ErrorKind::BrokenPipe.into()))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn write_requests<S>(writer: &mut WriteHalf, mut input: S, sent: &AtomicU64) -> io::Result<()>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    while let Some(request) = input.next().await {
+        let id = sent.fetch_add(1, Release);
+        writer.write_all(&wire::encode_append(id, &request)).await?;
+    }
+    Ok(())
+}
+
+/// What a follower reports of one pipelined append.
+pub(super) fn encode_append_result(result: &StreamAppendResult<TypeConfig>) -> Vec<u8> {
+    codec::encode::<Result<Option<LogId>, openraft::raft::StreamAppendError<TypeConfig>>>(result)
+}

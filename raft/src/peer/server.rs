@@ -1,0 +1,259 @@
+//! The receiving side of the peer transport.
+
+use super::channel::write_frames;
+use super::frame::{self, Frame, FrameReader, Hello, Lane, Verdict};
+use super::net::{Listen, ReadHalf, WriteHalf};
+use super::network::encode_append_result;
+use super::transfer;
+use super::wire::{self, MemberRequest, Proposed, kind};
+use crate::engine::Engine;
+use futures::{FutureExt, StreamExt, stream};
+use onward_statemachine::{Envelope, codec};
+use openraft::storage::Snapshot;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+/// How long a stranger may take to introduce itself.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// A pause after a failed accept, which is most likely a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves peers until the engine stops.
+pub(crate) async fn serve(engine: Arc<Engine>, listener: impl Listen) {
+    while let Some(accepted) = engine.token().run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((read, write, from)) => {
+                let serving = serve_connection(engine.clone(), read, write, from);
+                let token = engine.token().clone();
+                engine.tasks().spawn(async move { token.run_until_cancelled_owned(serving).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a peer connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(engine: Arc<Engine>, mut read: ReadHalf, mut write: WriteHalf, from: SocketAddr) {
+    let greeted = tokio::time::timeout(HELLO_DEADLINE, welcome(&engine, &mut read, &mut write, from));
+    let hello = match greeted.await {
+        Ok(Ok(Some(hello))) => hello,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return tracing::debug!(%from, %error, "a peer connection ended before its handshake"),
+        Err(_) => return tracing::debug!(%from, "a peer connection did not introduce itself in time"),
+    };
+    let reader = FrameReader::new(read);
+    let ended = match hello.lane {
+        Lane::Log => serve_log(&engine, reader, write, hello.from).await,
+        Lane::Snapshot => serve_snapshot(&engine, reader, write).await,
+        Lane::Control | Lane::Forward | Lane::Join => serve_requests(&engine, reader, write, &hello).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%from, node = hello.from, lane = ?hello.lane, %error, "a peer connection ended");
+    }
+}
+
+/// Checks who it is; `None` after a refusal.
+async fn welcome(
+    engine: &Engine,
+    read: &mut ReadHalf,
+    write: &mut WriteHalf,
+    from: SocketAddr,
+) -> io::Result<Option<Hello>> {
+    let hello = frame::read_hello(read).await?;
+    let (cluster, me) = (engine.cluster_id(), engine.id());
+    let verdict = match &hello {
+        None => Verdict::WrongProtocol,
+        Some(hello) if hello.lane == Lane::Join => Verdict::Welcome,
+        Some(hello) if hello.cluster != cluster => Verdict::WrongCluster,
+        Some(hello) if hello.to != me => Verdict::WrongNode,
+        Some(_) => Verdict::Welcome,
+    };
+    frame::answer(write, verdict, cluster, me).await?;
+    if verdict == Verdict::Welcome {
+        return Ok(hello);
+    }
+    engine.counters().peer_refusals.fetch_add(1, Relaxed);
+    tracing::warn!(
+        %from, ?verdict, their_node = ?hello.map(|hello| hello.from), wanted_node = ?hello.map(|hello| hello.to),
+        their_cluster = ?hello.map(|hello| hello.cluster), our_node = me, our_cluster = %cluster,
+        "a peer connection was refused"
+    );
+    Ok(None)
+}
+
+/// Pipelined appends: requests go into openraft as they arrive, and results go back in the same order.
+async fn serve_log(
+    engine: &Arc<Engine>,
+    reader: FrameReader<ReadHalf>,
+    mut write: WriteHalf,
+    from: u64,
+) -> io::Result<()> {
+    let hearing = engine.clone();
+    let requests = stream::unfold(reader, move |mut reader| {
+        let engine = hearing.clone();
+        async move {
+            let next = engine.token().run_until_cancelled(reader.next()).await?;
+            match next.and_then(|frame| frame.map(|frame| wire::decode_append(frame.body)).transpose()) {
+                Ok(Some(request)) => {
+                    engine.hear_from(from);
+                    Some((request, reader))
+                }
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::debug!(node = from, %error, "a log connection ended");
+                    None
+                }
+            }
+        }
+    });
+    let mut results = std::pin::pin!(engine.raft().stream_append(requests));
+    let mut id = 0;
+    let mut bytes = Vec::new();
+    while let Some(result) = results.next().await {
+        let mut next = Some(result);
+        bytes.clear();
+        while let Some(result) = next {
+            let Ok(result) = result else { return Ok(()) };
+            bytes.extend_from_slice(&frame::encode(kind::ANSWER, id, &encode_append_result(&result)));
+            id += 1;
+            next = results.next().now_or_never().flatten();
+        }
+        write.write_all(&bytes).await?;
+    }
+    Ok(())
+}
+
+async fn serve_snapshot(engine: &Engine, mut reader: FrameReader<ReadHalf>, mut write: WriteHalf) -> io::Result<()> {
+    let received = transfer::receive(&mut reader, &engine.state().snapshot_root()).await;
+    let answer = match received {
+        Ok((vote, handle)) => {
+            let meta = handle.manifest.meta()?;
+            let snapshot = Snapshot { meta, snapshot: handle };
+            match engine.raft().install_full_snapshot(vote, snapshot).await {
+                Ok(response) => frame::encode(kind::ANSWER, 0, &codec::encode(&response)),
+                Err(error) => frame::encode(kind::FAILED, 0, error.to_string().as_bytes()),
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a snapshot could not be received");
+            frame::encode(kind::FAILED, 0, error.to_string().as_bytes())
+        }
+    };
+    write.write_all(&answer).await
+}
+
+/// Requests that are answered by id, in any order.
+async fn serve_requests(
+    engine: &Arc<Engine>,
+    mut reader: FrameReader<ReadHalf>,
+    write: WriteHalf,
+    hello: &Hello,
+) -> io::Result<()> {
+    let (answers, queue) = mpsc::unbounded_channel();
+    let token = engine.token().clone();
+    engine
+        .tasks()
+        .spawn(async move { token.run_until_cancelled_owned(write_frames(write, queue)).await });
+    while let Some(frame) = reader.next().await? {
+        match (hello.lane, frame.kind) {
+            (Lane::Forward, kind::PROPOSE) => propose(engine, frame, &answers).await,
+            (Lane::Control, _) => {
+                engine.hear_from_leader(hello.from, frame.kind);
+                serve_later(engine, frame, &answers, control);
+            }
+            (Lane::Forward, kind::READ_INDEX) => serve_later(engine, frame, &answers, read_index),
+            (Lane::Forward, kind::MEMBER) => serve_later(engine, frame, &answers, member_here),
+            (Lane::Join, kind::MEMBER) => serve_later(engine, frame, &answers, member_anywhere),
+            (_, kind) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a request of kind {kind} does not belong on this connection"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A forwarded proposal: no task of its own; the answer is sent by whoever applies the entry.
+async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>) {
+    engine.counters().proposals_served_for_peers.fetch_add(1, Relaxed);
+    let (id, answers) = (frame.id, answers.clone());
+    match wire::decode::<Envelope>(&frame.body) {
+        Ok(envelope) => {
+            let answer = move |proposed: Proposed| {
+                // Where the connection is gone, the one who asked tries again under the same id.
+                drop(answers.send(frame::encode(kind::ANSWER, id, &codec::encode(&proposed))));
+            };
+            engine.submit(envelope, answer).await;
+        }
+        Err(error) => drop(answers.send(frame::encode(kind::FAILED, id, error.to_string().as_bytes()))),
+    }
+}
+
+fn serve_later<F, Served>(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>, serve: F)
+where
+    F: FnOnce(Arc<Engine>, Frame) -> Served + Send + 'static,
+    Served: Future<Output = Result<Vec<u8>, String>> + Send,
+{
+    let (engine, answers, id) = (engine.clone(), answers.clone(), frame.id);
+    let token = engine.token().clone();
+    let tasks = engine.tasks().clone();
+    tasks.spawn(async move {
+        let answer = match token.run_until_cancelled(serve(engine, frame)).await {
+            Some(Ok(body)) => frame::encode(kind::ANSWER, id, &body),
+            Some(Err(reason)) => frame::encode(kind::FAILED, id, reason.as_bytes()),
+            None => return,
+        };
+        drop(answers.send(answer));
+    });
+}
+
+async fn control(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
+    fn text(error: impl std::fmt::Display) -> String {
+        error.to_string()
+    }
+    let raft = engine.raft();
+    match frame.kind {
+        kind::APPEND => {
+            let request = wire::decode_append(frame.body).map_err(text)?;
+            let response = raft.append_entries(request).await.map_err(text)?;
+            Ok(codec::encode(&response))
+        }
+        kind::VOTE => {
+            let request = wire::decode(&frame.body).map_err(text)?;
+            Ok(codec::encode(&raft.vote(request).await.map_err(text)?))
+        }
+        kind::PRE_VOTE => {
+            let request = wire::decode(&frame.body).map_err(text)?;
+            Ok(codec::encode(&raft.pre_vote(request).await.map_err(text)?))
+        }
+        kind::TRANSFER => {
+            let request = wire::decode(&frame.body).map_err(text)?;
+            let response = raft.handle_transfer_leader(request).await.map_err(text)?;
+            Ok(codec::encode(&response))
+        }
+        kind => Err(format!("no request has kind {kind}")),
+    }
+}
+
+async fn read_index(engine: Arc<Engine>, _frame: Frame) -> Result<Vec<u8>, String> {
+    engine.read_index_here().await.map(|index| codec::encode(&index))
+}
+
+async fn member_here(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
+    let request: MemberRequest = wire::decode(&frame.body).map_err(|error| error.to_string())?;
+    Ok(codec::encode(&engine.change_members_here(request).await))
+}
+
+async fn member_anywhere(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
+    let request: MemberRequest = wire::decode(&frame.body).map_err(|error| error.to_string())?;
+    Ok(codec::encode(&engine.change_members(request).await))
+}

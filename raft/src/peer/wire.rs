@@ -1,0 +1,148 @@
+//! What the frames carry. These types are only on the wire, between nodes of one protocol version, never on disk.
+
+use super::frame;
+use crate::log::record;
+use crate::state::snapshot::Manifest;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+use bytes::{Buf, Bytes};
+use onward_statemachine::codec::{self, DecodeError};
+use onward_statemachine::{NodeId, Outcome};
+use openraft::raft::AppendEntriesRequest;
+use serde::{Deserialize, Serialize};
+use std::io;
+use uuid::Uuid;
+
+/// Kinds of frames.
+pub(crate) mod kind {
+    /// An answer to the request of the same id.
+    pub(crate) const ANSWER: u8 = 0;
+    /// The request of the same id failed; the body says why.
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const APPEND: u8 = 2;
+    pub(crate) const VOTE: u8 = 3;
+    pub(crate) const PRE_VOTE: u8 = 4;
+    pub(crate) const TRANSFER: u8 = 5;
+    pub(crate) const PROPOSE: u8 = 6;
+    pub(crate) const READ_INDEX: u8 = 7;
+    pub(crate) const MEMBER: u8 = 8;
+    pub(crate) const SNAPSHOT_BEGIN: u8 = 9;
+    /// Bytes of the file whose place in the manifest is the frame's id.
+    pub(crate) const SNAPSHOT_BYTES: u8 = 10;
+    pub(crate) const SNAPSHOT_END: u8 = 11;
+}
+
+/// The answer to a forwarded proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Proposed {
+    Done(Outcome),
+    /// Not appended here.
+    NotLeader,
+    /// Appended, and then lost sight of.
+    Unknown,
+    Overloaded { in_flight: u64 },
+    TooLarge { bytes: u64 },
+    Poisonous(String),
+    ShuttingDown,
+}
+
+/// A request to change who belongs to the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MemberRequest {
+    /// Give out an id for a new member.
+    Allocate,
+    /// Make this node a learner, let it catch up, make it a voter, and let go of the one that it replaces.
+    Promote {
+        id: NodeId,
+        peer: String,
+        http: String,
+        replaces: Option<NodeId>,
+    },
+    /// Let go of a member.
+    Remove { id: NodeId },
+    /// Hand leadership over.
+    Transfer { to: NodeId },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MemberAnswer {
+    Allocated {
+        id: NodeId,
+        cluster_id: Uuid,
+        cluster_name: String,
+    },
+    Done,
+    NotLeader,
+    Failed(String),
+}
+
+/// The head of a snapshot transfer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotBegin {
+    pub(crate) vote: Vote,
+    pub(crate) manifest: Manifest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppendHead {
+    vote: Vote,
+    prev_log_id: Option<LogId>,
+    leader_commit: Option<LogId>,
+    entries: u64,
+}
+
+/// A frame of an append request: its head, then each entry as the record that the log stores.
+pub(crate) fn encode_append(id: u64, request: &AppendEntriesRequest<TypeConfig>) -> Vec<u8> {
+    let head = codec::encode(&AppendHead {
+        vote: request.vote,
+        prev_log_id: request.prev_log_id,
+        leader_commit: request.leader_commit,
+        entries: request.entries.len() as u64,
+    });
+    let entry_bytes: usize = request.entries.iter().map(|entry| 4 + record::size(entry)).sum();
+    let mut bytes = frame::begin(kind::APPEND, id, 4 + head.len() + entry_bytes);
+    bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&head);
+    for entry in &request.entries {
+        let at = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        record::encode(entry, &mut bytes);
+        let length = (bytes.len() - at - 4) as u32;
+        bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    frame::finish(&mut bytes);
+    bytes
+}
+
+/// Reads what [`encode_append`] wrote. Entries share the frame's bytes.
+pub(crate) fn decode_append(mut body: Bytes) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+    let head: AppendHead = decode(&take(&mut body)?)?;
+    let mut entries: Vec<Entry> = Vec::new();
+    for _ in 0..head.entries {
+        entries.push(record::decode(take(&mut body)?)?);
+    }
+    Ok(AppendEntriesRequest {
+        vote: head.vote,
+        prev_log_id: head.prev_log_id,
+        entries,
+        leader_commit: head.leader_commit,
+    })
+}
+
+fn take(body: &mut Bytes) -> io::Result<Bytes> {
+    if body.len() >= 4 {
+        let length = body.get_u32_le() as usize;
+        if length <= body.len() {
+            return Ok(body.split_to(length));
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "an append request is cut short",
+    ))
+}
+
+/// Decodes a message.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    codec::decode(bytes).map_err(|error: DecodeError| io::Error::new(io::ErrorKind::InvalidData, error))
+}

@@ -1,0 +1,190 @@
+//! Reading: how a node makes sure that its replica is fresh enough.
+//!
+//! A linearizable read takes the leader's commit index, once the leader has made sure that it still leads, and waits
+//! until that is applied here. The leader is sure while a majority answered it within half of its lease (so clocks may
+//! run apart by half without harm), and otherwise asks a round of heartbeats. Other nodes ask the leader; all reads
+//! that wait share one round.
+
+use crate::engine::Engine;
+use crate::peer::frame::Lane;
+use crate::peer::wire::kind;
+use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
+use onward_statemachine::{Fault, Revision, View, codec};
+use openraft::raft::linearizable_read::LinearizerOption;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// The longest that a read waits to be fresh.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two tries while nobody leads.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Reads that wait for the next round to the leader.
+#[derive(Default)]
+pub(crate) struct Rounds(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    running: bool,
+    readers: Vec<oneshot::Sender<Option<u64>>>,
+}
+
+impl Rounds {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// The index that a read which begins now must see; this node must lead.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
+        let option = LinearizerOption::new(Some(self.timings.lease() / 2), true)
+            .with_wait_timeout(Duration::from_millis(self.timings.election_max_ms));
+        let linearizer = self.raft.get_read_linearizer(option).await;
+        linearizer
+            .map(|linearizer| linearizer.read_log_id().index())
+            .map_err(|error| error.to_string())
+    }
+
+    /// The same from any node; `None` where no leader confirmed it this time.
+    async fn read_index(self: &Arc<Self>) -> Option<u64> {
+        if self.leads() {
+            return self.read_index_here().await.ok();
+        }
+        let (reader, read) = oneshot::channel();
+        let idle = {
+            let mut waiting = self.rounds.lock();
+            waiting.readers.push(reader);
+            !std::mem::replace(&mut waiting.running, true)
+        };
+        if idle {
+            self.tasks().spawn(self.clone().run_rounds());
+        }
+        read.await.ok().flatten()
+    }
+
+    /// Asks the leader, round after round, as long as reads wait. A read that comes during a round joins the next one:
+    /// this one may have been answered before the read began.
+    async fn run_rounds(self: Arc<Self>) {
+        loop {
+            let readers = {
+                let mut waiting = self.rounds.lock();
+                waiting.running = !waiting.readers.is_empty();
+                std::mem::take(&mut waiting.readers)
+            };
+            if readers.is_empty() {
+                return;
+            }
+            let index = self.ask_leader().await;
+            for reader in readers {
+                // One who gave up no longer cares.
+                drop(reader.send(index));
+            }
+        }
+    }
+
+    async fn ask_leader(&self) -> Option<u64> {
+        let (leader, node) = self.leader()?;
+        self.counters.read_rounds.fetch_add(1, Relaxed);
+        let channel = self.peers.channel(leader, &node, Lane::Forward);
+        let deadline = self.peers.rpc_deadline;
+        let answer = self
+            .token()
+            .run_until_cancelled(channel.call(kind::READ_INDEX, &[], deadline))
+            .await?;
+        match answer {
+            Ok(body) => codec::decode(&body).ok(),
+            Err(error) => {
+                tracing::debug!(leader, %error, "the leader did not confirm a read");
+                None
+            }
+        }
+    }
+
+    async fn linearize(self: &Arc<Self>) -> Result<Revision, ReadError> {
+        let until = Instant::now() + READ_DEADLINE;
+        let mut leadership = self.watch_leadership();
+        loop {
+            leadership.mark_unchanged();
+            let asked = self
+                .closing
+                .run_until_cancelled(tokio::time::timeout_at(until, self.read_index()));
+            match asked.await {
+                None => return Err(ReadError::ShuttingDown),
+                Some(Ok(Some(index))) => return Ok(Revision(index)),
+                Some(Ok(None)) => {}
+                Some(Err(_)) => return Err(ReadError::NoLeader),
+            }
+            tokio::select! {
+                _ = leadership.changed() => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = tokio::time::sleep_until(until) => return Err(ReadError::NoLeader),
+            }
+        }
+    }
+
+    async fn wait_applied(&self, wanted: Revision) -> Result<(), ReadError> {
+        if self.state.applied() >= wanted {
+            return Ok(());
+        }
+        let mut applied = self.state.watch_applied();
+        let waiting = tokio::time::timeout(READ_DEADLINE, applied.wait_for(|now| *now >= wanted));
+        match self.closing.run_until_cancelled(waiting).await {
+            None => Err(ReadError::ShuttingDown),
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) => Err(ReadError::NotApplied {
+                wanted,
+                applied: self.state.applied(),
+            }),
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            applied: self.state.applied(),
+            age_ms: self.age_ms(),
+        }
+    }
+}
+
+/// The reader of a node.
+pub(crate) struct NodeReader(pub(crate) Arc<Engine>);
+
+impl Reader for NodeReader {
+    fn barrier(&self, freshness: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>> {
+        Box::pin(async move {
+            match freshness {
+                Freshness::Local => {}
+                Freshness::AtLeast(revision) => self.0.wait_applied(revision).await?,
+                Freshness::Linearizable => {
+                    let index = self.0.linearize().await?;
+                    self.0.wait_applied(index).await?;
+                }
+            }
+            Ok(self.0.stamp())
+        })
+    }
+
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) {
+        self.0.state.read(|view| read(view));
+    }
+
+    fn stamp(&self) -> Stamp {
+        self.0.stamp()
+    }
+
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
+        Box::pin(async move {
+            let mut applied = self.0.state.watch_applied();
+            let reached = applied.wait_for(|now| *now > after).await.map(|now| *now);
+            match reached {
+                Ok(now) => now,
+                // The sender lives as long as the state, which this reader holds.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! The `state/` database: what the log came to.
+//!
+//! Its write-ahead log is off: the Raft log is one already. A batch of entries lands as one write batch with the id of
+//! its last entry, and all column families flush together (atomic flush), so whatever a crash leaves is the state as of
+//! exactly the applied id in it; the entries behind it are applied again from the Raft log.
+
+use crate::log::disk::{decode_log_id, encode_log_id, invalid, other};
+use crate::log::record::StoredNodes;
+use crate::types::{LogId, StoredMembership};
+use onward_statemachine::{Changes, Fault, Order, View, Visit, codec, journal, keys};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options, ReadOptions,
+    Snapshot, WriteBatch, WriteOptions,
+};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+const ROWS: &str = "rows";
+const JOURNAL: &str = "journal";
+const REPLIES: &str = "replies";
+const OBJECT_BYTES: &str = "object_bytes";
+const RAFT: &str = "raft";
+const FAMILIES: [&str; 5] = [ROWS, JOURNAL, REPLIES, OBJECT_BYTES, RAFT];
+
+const APPLIED: &[u8] = b"applied";
+const MEMBERSHIP: &[u8] = b"membership";
+
+/// Values of objects from this size on live in blob files, out of the way of compaction.
+const BLOB_BYTES_MIN: u64 = 4 << 10;
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
+
+/// One batch of applied entries.
+pub(crate) struct Batch {
+    pub(crate) changes: Changes,
+    pub(crate) applied: LogId,
+    pub(crate) membership: Option<StoredMembership>,
+    /// The first journal revision that is kept, where it moved.
+    pub(crate) journal_floor: Option<onward_statemachine::Revision>,
+}
+
+/// Where a state stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+}
+
+/// Durable storage of the state: RocksDB, or a model of it.
+pub(crate) trait StateDisk: Send + Sync + 'static {
+    /// Up to where entries are applied.
+    fn standing(&self) -> io::Result<Standing>;
+    /// Calls `read` with a view that does not change while it lasts.
+    fn view(&self, read: &mut dyn FnMut(&dyn View));
+    /// Lands a batch, all or nothing.
+    fn write(&self, batch: Batch) -> io::Result<()>;
+    /// Makes everything written durable.
+    fn flush(&self) -> io::Result<()>;
+    /// Flushes, and writes a copy that opens by itself to `path`, which must not exist.
+    fn checkpoint(&self, path: &Path) -> io::Result<()>;
+}
+
+#[derive(Serialize, Deserialize)]
+struct MembershipRow {
+    log_id: Option<Vec<u8>>,
+    nodes: StoredNodes,
+}
+
+/// Encodes a membership with the id of its entry.
+pub(crate) fn encode_membership(membership: &StoredMembership) -> Vec<u8> {
+    codec::encode(&MembershipRow {
+        log_id: membership.log_id().as_ref().map(encode_log_id),
+        nodes: membership.membership().into(),
+    })
+}
+
+/// Decodes what [`encode_membership`] wrote.
+pub(crate) fn decode_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
+    let row: MembershipRow = codec::decode(bytes).map_err(invalid)?;
+    let log_id = row.log_id.map(|bytes| decode_log_id(&bytes)).transpose()?;
+    Ok(StoredMembership::new(log_id, row.nodes.try_into()?))
+}
+
+/// State in RocksDB.
+pub(crate) struct RocksState {
+    db: DB,
+}
+
+impl RocksState {
+    /// Opens or creates the database.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_max_background_jobs(2);
+        options.set_db_write_buffer_size(96 << 20);
+        options.set_keep_log_file_num(4);
+        options.set_stats_dump_period_sec(0);
+        options.set_paranoid_checks(true);
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(other)?;
+        Ok(RocksState { db })
+    }
+
+    /// Reads where the state in `path` stands without writing to it.
+    pub(crate) fn inspect(path: &Path) -> io::Result<Standing> {
+        let db = DB::open_cf_for_read_only(&Options::default(), path, FAMILIES, false).map_err(other)?;
+        RocksState { db }.standing()
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        self.db
+            .cf_handle(name)
+            .expect("every column family is opened with the database")
+    }
+
+    /// The column family of keys with this first byte.
+    fn family_of(&self, key: &[u8]) -> &ColumnFamily {
+        self.family(match key.first() {
+            Some(&keys::JOURNAL) => JOURNAL,
+            Some(&keys::REPLIES) => REPLIES,
+            Some(&keys::OBJECT_BYTES) => OBJECT_BYTES,
+            _ => ROWS,
+        })
+    }
+}
+
+fn family_options(name: &str, cache: &Cache) -> Options {
+    let mut options = Options::default();
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(32 << 20);
+    options.set_max_write_buffer_number(4);
+    if name == OBJECT_BYTES {
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(BLOB_BYTES_MIN);
+        options.set_blob_compression_type(DBCompressionType::Lz4);
+        options.set_enable_blob_gc(true);
+    }
+    options
+}
+
+impl StateDisk for RocksState {
+    fn standing(&self) -> io::Result<Standing> {
+        let raft = self.family(RAFT);
+        let applied = self.db.get_cf(raft, APPLIED).map_err(other)?;
+        let membership = self.db.get_cf(raft, MEMBERSHIP).map_err(other)?;
+        Ok(Standing {
+            applied: applied.map(|bytes| decode_log_id(&bytes)).transpose()?,
+            membership: membership
+                .map(|bytes| decode_membership(&bytes))
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+
+    fn view(&self, read: &mut dyn FnMut(&dyn View)) {
+        read(&RocksView {
+            state: self,
+            snapshot: self.db.snapshot(),
+        });
+    }
+
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        let mut write = WriteBatch::default();
+        for (key, value) in &batch.changes {
+            let family = self.family_of(key);
+            match value {
+                Some(value) => write.put_cf(family, key, value),
+                None => write.delete_cf(family, key),
+            }
+        }
+        if let Some(floor) = batch.journal_floor {
+            let (from, to) = journal::range_below(floor);
+            write.delete_range_cf(self.family(JOURNAL), from, to);
+        }
+        let raft = self.family(RAFT);
+        write.put_cf(raft, APPLIED, encode_log_id(&batch.applied));
+        if let Some(membership) = &batch.membership {
+            write.put_cf(raft, MEMBERSHIP, encode_membership(membership));
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(write, &options).map_err(other)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let families = FAMILIES.map(|name| self.family(name));
+        self.db
+            .flush_cfs_opt(&families, &rocksdb::FlushOptions::default())
+            .map_err(other)
+    }
+
+    fn checkpoint(&self, path: &Path) -> io::Result<()> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(other)?;
+        checkpoint.create_checkpoint(path).map_err(other)
+    }
+}
+
+/// A snapshot of the database as one ordered space of keys.
+struct RocksView<'a> {
+    state: &'a RocksState,
+    snapshot: Snapshot<'a>,
+}
+
+fn store_fault(error: rocksdb::Error) -> Fault {
+    Fault::Store(error.into_string())
+}
+
+impl View for RocksView<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.snapshot
+            .get_cf(self.state.family_of(key), key)
+            .map_err(store_fault)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: Visit<'_>) -> Result<(), Fault> {
+        // Tables never span column families: cut the range at the edges of those that have their own.
+        let mut edges: Vec<[u8; 1]> = [keys::JOURNAL, keys::REPLIES, keys::OBJECT_BYTES]
+            .into_iter()
+            .flat_map(|prefix| [[prefix], [prefix + 1]])
+            .collect();
+        edges.sort_unstable();
+        edges.dedup();
+        let mut pieces: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut start = from;
+        for edge in &edges {
+            if start < &edge[..] && (to.is_empty() || &edge[..] < to) {
+                pieces.push((start, edge));
+                start = edge;
+            }
+        }
+        if to.is_empty() || start < to {
+            pieces.push((start, to));
+        }
+        if order == Order::Descending {
+            pieces.reverse();
+        }
+        for (from, to) in pieces {
+            if !self.scan_piece(from, to, order, visit)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RocksView<'_> {
+    /// Scans within one column family; `false` when `visit` ended the scan.
+    fn scan_piece(&self, from: &[u8], to: &[u8], order: Order, visit: Visit<'_>) -> Result<bool, Fault> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        if !to.is_empty() {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut rows = self
+            .snapshot
+            .raw_iterator_cf_opt(self.state.family_of(from), options);
+        match order {
+            Order::Ascending => rows.seek_to_first(),
+            Order::Descending => rows.seek_to_last(),
+        }
+        while let Some((key, value)) = rows.item() {
+            if visit(key, value).is_break() {
+                return Ok(false);
+            }
+            match order {
+                Order::Ascending => rows.next(),
+                Order::Descending => rows.prev(),
+            }
+        }
+        rows.status().map_err(store_fault)?;
+        Ok(true)
+    }
+}
