@@ -1,1 +1,110 @@
-fn main() {}
+//! `onward`: one replicated control plane for a data center, in one binary.
+
+mod config;
+mod dev;
+mod http;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// One replicated control plane for a data center: machines, services, objects and deployments in one Raft log.
+#[derive(Debug, Parser)]
+#[command(name = "onward", version, propagate_version = true, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server node
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(config::Flags),
+    /// Run a throw-away cluster of real processes on loopback
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(dev::Flags),
+}
+
+const SERVE_EXAMPLES: &str = "Examples:
+  onward serve --data-dir /var/lib/onward                    a cluster of one
+  onward serve --config /etc/onward.toml                     a member, configured by a file
+  onward serve --data-dir D --join 10.0.0.1:7401             a new member of a running cluster
+  onward serve --data-dir D --join 10.0.0.1:7401 --replaces 3   in the place of one that lost its disk";
+
+const DEV_EXAMPLES: &str = "Examples:
+  onward dev                            one node on the default ports, gone at Ctrl-C
+  onward dev --nodes 3 --dir ./site     three nodes that keep their data in ./site
+  onward dev --dir ./site               the same three again
+  onward dev --nodes 3 --base-port 0 --json   for programs: free ports, one line of JSON";
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        let result = match command {
+            Command::Serve(flags) => {
+                start_logging("info");
+                serve::run(flags).await
+            }
+            Command::Dev(flags) => {
+                start_logging("warn");
+                dev::run(flags).await
+            }
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+/// Logs to stderr: `ONWARD_LOG` takes the usual filter, `ONWARD_LOG_FORMAT=json` one JSON object a line.
+fn start_logging(default: &str) {
+    let filter = EnvFilter::try_from_env("ONWARD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("ONWARD_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        logs.json().init();
+    } else {
+        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+/// SIGINT and SIGTERM, from the moment this is made.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// Starts to listen for SIGINT and SIGTERM.
+pub fn signals() -> anyhow::Result<Signals> {
+    Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+}
+
+impl Signals {
+    /// Waits for either.
+    pub async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Asks the process to stop. One that is gone already is no error.
+pub fn terminate(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    }
+}

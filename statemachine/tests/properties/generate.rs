@@ -46,9 +46,6 @@ const TEXTS: &[(&str, &[&str])] = &[
     ("reference", &["main", "v1"]),
     ("host", &["web.test", "api.test"]),
     ("path", &["/", "/api"]),
-    ("oid", &["1", "2", "3"]),
-    // The serial of what does not exist, and the tid of a first commit at the time that cases begin.
-    ("read", &["0", "0", "023c2b10aaaaaaaa"]),
 ];
 
 /// What numbers of a field are taken from; where a field is not listed, 0 to 5.

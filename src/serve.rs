@@ -1,0 +1,148 @@
+//! `onward serve`: one node, its crates wired together.
+//!
+//! Started outside in, so that a port that is taken is found before anything is written; stopped the other way round:
+//! no new requests, requests under way, appliers, and the log last.
+
+use crate::config::{Config, Flags};
+use crate::http;
+use anyhow::Context;
+use onward_appliers_deployments as deployments;
+use onward_appliers_services as services;
+use onward_raft::{InitialMember, Join, Node, SnapshotPolicy, Timings};
+use onward_statemachine::NodeId;
+use onward_statemachine::ports::{Cluster, Proposer, Reader};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Runs a node until SIGINT or SIGTERM.
+pub async fn run(flags: Flags) -> anyhow::Result<()> {
+    let mut signals = crate::signals()?;
+    if flags.exit_with_parent {
+        exit_with_parent()?;
+    }
+    let config = Config::load(&flags)?;
+    tokio::select! {
+        server = Server::start(config) => {
+            let server = server?;
+            signals.recv().await;
+            tracing::info!("asked to stop");
+            server.stop().await;
+            Ok(())
+        }
+        // A node that joins may wait long for its cluster.
+        () = signals.recv() => Ok(()),
+    }
+}
+
+/// Ends this process when the one that started it ends, however that comes about.
+fn exit_with_parent() -> anyhow::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot follow the parent process")
+}
+
+/// A running node.
+struct Server {
+    node: Node,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    async fn start(config: Config) -> anyhow::Result<Server> {
+        let listener = listen("http.listen", config.http.listen).await?;
+        let peers = listen("peer.listen", config.peer.listen).await?.into_std()?;
+        let node = Node::start(raft_config(&config, peers)).await?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let ports = Ports { proposer: node.proposer(), reader: node.reader(), cluster: node.cluster() };
+        if let Err(error) = roll_forward(&config, node.id(), &ports, &tasks, &stop).await {
+            // What runs already must not keep the directory locked.
+            stop.cancel();
+            node.shutdown().await;
+            return Err(error);
+        }
+        let mut api = onward_api::Services::new(ports.proposer, ports.reader.clone(), ports.cluster);
+        api.shutdown = stop.clone();
+        let router = onward_api::router(api).merge(onward_appliers_machines::router(ports.reader));
+        tasks.spawn(http::serve(listener, router, stop.clone()));
+        tasks.close();
+        tracing::info!(node = %node.id(), cluster = %node.cluster_id(), http = %config.http.listen, "serving");
+        Ok(Server { node, stop, tasks })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.node.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+struct Ports {
+    proposer: Arc<dyn Proposer>,
+    reader: Arc<dyn Reader>,
+    cluster: Arc<dyn Cluster>,
+}
+
+/// Starts the appliers: names, expiry, deployments.
+async fn roll_forward(
+    config: &Config,
+    node: NodeId,
+    ports: &Ports,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Ports { proposer, reader, cluster } = ports;
+    let dns = services::dns::Config::new(config.dns.listen, config.dns.zone.clone());
+    let dns = services::dns::serve(dns, reader.clone(), stop.clone()).await.context("dns.listen")?;
+    let deployments = deployments::Config {
+        node,
+        data_dir: config.data_dir.join("apps"),
+        ingress_listen: config.ingress.listen,
+        ingress_domain: Some(config.ingress_domain()),
+        advertise_host: config.instance_address(),
+    };
+    let deployments =
+        deployments::start(deployments, proposer.clone(), reader.clone(), cluster.clone(), stop.clone())
+            .await
+            .context("ingress.listen")?;
+    tracing::info!(dns = %dns.address, ingress = %deployments.ingress_addr, "rolling forward");
+    tasks.spawn(dns.task);
+    tasks.spawn(deployments.ended());
+    tasks.spawn(services::expiry::run(proposer.clone(), reader.clone(), cluster.clone(), stop.clone()));
+    Ok(())
+}
+
+async fn listen(field: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{field}: cannot listen on {address}; another process has it, or it is not an address of this machine")
+    })
+}
+
+fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Config {
+    let mut raft = onward_raft::Config::new(&config.data_dir, &config.cluster);
+    raft.node_id = config.node_id.map(NodeId);
+    raft.join = config.join.clone().map(|peer_address| Join { peer_address, replaces: config.replaces.map(NodeId) });
+    raft.peer_listen = config.peer.listen.to_string();
+    raft.peer_listener = Some(peers);
+    raft.peer_advertise = Some(config.peer_advertise());
+    raft.http_url = config.http_advertise();
+    raft.initial_members = config
+        .members
+        .iter()
+        .map(|member| InitialMember {
+            id: NodeId(member.id),
+            peer_address: member.peer.clone(),
+            http_url: member.http.clone(),
+        })
+        .collect();
+    raft.timings = Timings {
+        heartbeat_ms: config.peer.heartbeat_ms,
+        election_min_ms: config.peer.election_ms,
+        election_max_ms: 2 * config.peer.election_ms,
+    };
+    raft.snapshots = SnapshotPolicy { entries: config.peer.snapshot_entries, ..SnapshotPolicy::default() };
+    raft.limits.in_flight_max = config.peer.proposals_max;
+    raft
+}
