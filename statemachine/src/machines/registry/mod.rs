@@ -17,6 +17,8 @@ mod draft;
 mod event;
 mod query;
 mod selector;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(crate) use check::check;
