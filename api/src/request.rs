@@ -28,6 +28,19 @@ pub(crate) struct Json<T>(pub T);
 /// A whole JSON body where much may come at once.
 pub(crate) struct LargeJson<T>(pub T);
 
+/// A whole JSON body that may as well be empty.
+pub(crate) struct MaybeJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeJson<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        if axum::body::HttpBody::is_end_stream(request.body()) {
+            return Ok(MaybeJson(T::default()));
+        }
+        json(request, app.services.limits.body_bytes).await.map(MaybeJson)
+    }
+}
+
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
