@@ -19,6 +19,7 @@ mod app;
 pub mod client;
 mod cursor;
 mod http;
+mod manifest;
 mod metrics;
 mod params;
 pub mod problem;

@@ -6,6 +6,7 @@ mod deployments;
 mod events;
 mod kv;
 mod machines;
+mod manifest;
 mod objects;
 
 use crate::app::{App, Services};
@@ -43,6 +44,7 @@ fn routes() -> Routes {
         catalog::routes,
         objects::routes,
         deployments::routes,
+        manifest::routes,
         cluster::routes,
     ];
     areas.into_iter().fold(Routes::new(), |routes, area| area(routes))

@@ -79,6 +79,8 @@ edge_codes! {
     BODY_TOO_LARGE = 413 "body_too_large";
     /// The command is larger than the log takes.
     COMMAND_TOO_LARGE = 413 "command_too_large";
+    /// There is more than one export holds.
+    EXPORT_TOO_LARGE = 413 "export_too_large";
     /// The body is of a type that the route does not take.
     MEDIA_TYPE_UNSUPPORTED = 415 "media_type_unsupported";
     /// Too many proposals are under way.

@@ -118,14 +118,20 @@ impl Put {
     }
 }
 
+impl Put {
+    /// The key and the value.
+    pub(crate) fn parts(self) -> Result<(kv::Key, Vec<u8>), Invalid> {
+        let key = join_bytes("key", self.key, self.key_base64)?;
+        Ok((kv::Key(key), join_bytes("value", self.value, self.value_base64)?))
+    }
+}
+
 impl TryFrom<Put> for kv::Command {
     type Error = Invalid;
     fn try_from(put: Put) -> Result<Self, Invalid> {
-        Ok(kv::Command::Put {
-            key: kv::Key(join_bytes("key", put.key, put.key_base64)?),
-            value: join_bytes("value", put.value, put.value_base64)?,
-            expect: put.expect_revision.map(Revision),
-        })
+        let expect = put.expect_revision.map(Revision);
+        let (key, value) = put.parts()?;
+        Ok(kv::Command::Put { key, value, expect })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Manifests: many objects over all domains, declared at once.
 
-use super::{Invalid, apps, catalog, ipam, join_bytes, machines, netboot};
+use super::{Invalid, Problem, apps, catalog, ipam, join_bytes, machines, netboot};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -29,6 +29,7 @@ pub enum Object {
     /// A boot template.
     BootTemplate(netboot::Spec),
     /// An instance of a service.
+    #[serde(alias = "service")]
     ServiceInstance(ServiceInstance),
     /// A key-value pair.
     Kv(Pair),
@@ -119,6 +120,9 @@ pub struct Plan {
     pub update: u64,
     /// How many objects are so already.
     pub unchanged: u64,
+    /// Why the log would refuse it now, if it would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Problem>,
 }
 
 /// What applying a manifest would do to one object.
