@@ -11,16 +11,20 @@ use std::collections::BTreeMap;
 /// The revisions of each object, oldest first.
 type Model = BTreeMap<Oid, Vec<(Tid, Content)>>;
 
-/// What a step writes: the oid, the content, and whether the serial it names is the current one.
-type Step = Vec<(u64, Option<Vec<u8>>, bool)>;
+/// What a step writes: the oid, the content, and which serial it says that it read.
+type Step = Vec<(u64, Option<Vec<u8>>, Read)>;
+
+#[derive(Debug, Clone, Copy)]
+enum Read {
+    Current,
+    Nothing,
+    Stale,
+}
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..4);
-    let write = (
-        0u64..5,
-        prop::option::weighted(0.7, bytes),
-        prop::bool::weighted(0.9),
-    );
+    let read = prop_oneof![9 => Just(Read::Current), 1 => Just(Read::Nothing), 1 => Just(Read::Stale)];
+    let write = (0u64..5, prop::option::weighted(0.7, bytes), read);
     let pause_ms = prop_oneof![Just(0u64), Just(1), Just(70_000)];
     prop::collection::vec((pause_ms, prop::collection::vec(write, 1..4)), 1..20)
 }
@@ -41,14 +45,20 @@ fn exists(model: &Model, oid: Oid) -> bool {
 fn command(model: &Model, step: &Step) -> (Command, bool) {
     let mut writes: BTreeMap<Oid, Write> = BTreeMap::new();
     let mut right = true;
-    for (oid, bytes, current) in step {
+    for (oid, bytes, read) in step {
         let oid = Oid(*oid);
         let content = bytes.clone().map_or(Content::Deleted, Content::Bytes);
-        let read = if *current { serial(model, oid) } else { Tid(1) };
+        let read = match read {
+            Read::Current => serial(model, oid),
+            Read::Nothing => Tid::NONE,
+            Read::Stale => Tid(1),
+        };
         writes.insert(oid, Write { oid, read, content });
     }
     for write in writes.values() {
-        right &= write.read != Tid(1) && (write.content != Content::Deleted || exists(model, write.oid));
+        let there = exists(model, write.oid);
+        right &= write.read == serial(model, write.oid) || (write.read == Tid::NONE && !there);
+        right &= there || write.content != Content::Deleted;
     }
     let command = Command::Commit {
         metadata: Metadata::default(),
@@ -193,8 +203,11 @@ proptest! {
 #[test]
 fn a_listing_passes_over_many_deleted_objects_in_short_pages() {
     let many: Vec<(u64, Step)> = vec![
-        (0, (0..40).map(|oid| (oid, Some(vec![1]), true)).collect()),
-        (1, (0..39).map(|oid| (oid, None, true)).collect()),
+        (
+            0,
+            (0..40).map(|oid| (oid, Some(vec![1]), Read::Current)).collect(),
+        ),
+        (1, (0..39).map(|oid| (oid, None, Read::Current)).collect()),
     ];
     let (store, _, _) = play(&many).expect("it is right");
     let page = objects(&store, None, 1).expect("sound");
