@@ -184,16 +184,6 @@ pub(crate) struct Node {
     handle: Handle,
 }
 
-impl Node {
-    /// Ends all of the node's work at once, as if it had been killed.
-    pub(crate) async fn crash(self) {
-        for task in &self.handle.tasks {
-            task.abort();
-        }
-        self.handle.ended().await;
-    }
-}
-
 impl Bed {
     pub(crate) fn new() -> Self {
         Bed {
@@ -236,6 +226,17 @@ impl Bed {
             ingress_addr: handle.ingress_addr,
             handle,
         }
+    }
+
+    /// Ends all of a node's work at once, as if it had been killed.
+    pub(crate) async fn crash(&self, node: Node) {
+        for task in &node.handle.tasks {
+            task.abort();
+        }
+        node.handle.ended().await;
+        // A killed process does nothing any more; a cancelled task does until it is next asked.
+        self.until("the node's tasks are gone", || Arc::strong_count(&self.log) == 1)
+            .await;
     }
 
     /// Lets the applier's `count`th proposal from now on, and all later ones, never end: the first one after it was

@@ -26,10 +26,7 @@ async fn deploys_switches_and_goes_back_without_a_failed_request() {
     let node = bed.start().await;
     let first = bed.deploy("web").await;
     bed.until_step("web", first, Step::Done).await;
-    assert_eq!(
-        bed.get(&node, "web.test", "/").await,
-        Some((200, "one 1".to_owned()))
-    );
+    bed.until_get(&node, "web.test", (200, "one 1")).await;
 
     let failed = Arc::new(AtomicUsize::new(0));
     let served = Arc::new(AtomicUsize::new(0));
@@ -89,7 +86,7 @@ async fn deploys_switches_and_goes_back_without_a_failed_request() {
             Queued, Fetching, Building, Starting, Checking, Switching, Draining, Done
         ]
     );
-    node.crash().await;
+    bed.crash(node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +117,7 @@ async fn changed_environment_is_a_new_release_of_the_same_build() {
     assert_eq!(newest.0, builds::Number(1));
     let releases = bed.read(|view| releases::list(view, &app, None, 10)).releases;
     assert_eq!(releases.len(), 2);
-    node.crash().await;
+    bed.crash(node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +179,7 @@ async fn what_fails_leaves_the_old_one_serving_and_says_why() {
     );
     bed.until("its instances are gone", || bed.live("web").len() == 1)
         .await;
-    node.crash().await;
+    bed.crash(node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +193,7 @@ async fn instances_outlive_the_node_and_are_found_again() {
     bed.until_step("web", first, Step::Done).await;
     let before = bed.processes();
     assert!(!before.is_empty());
-    node.crash().await;
+    bed.crash(node).await;
     let node = bed.start().await;
     bed.until_get(&node, "web.test", (200, "one 1")).await;
     assert_eq!(bed.processes(), before);
@@ -249,7 +246,7 @@ async fn instances_outlive_the_node_and_are_found_again() {
     .await;
     assert!(bed.processes().is_empty());
     bed.until_get(&node, "web.test", (404, "")).await;
-    node.crash().await;
+    bed.crash(node).await;
 }
 
 /// The node is killed at each report that it makes, just before and just after that is in the log; whatever was under
@@ -276,7 +273,7 @@ async fn a_crash_at_any_report_changes_nothing() {
                 () = crash => true,
                 () = bed.until_step("web", rollout, Step::Done) => false,
             };
-            node.crash().await;
+            bed.crash(node).await;
             bed.heal();
             let node = bed.start().await;
             bed.until_step("web", rollout, Step::Done).await;
@@ -291,7 +288,7 @@ async fn a_crash_at_any_report_changes_nothing() {
             let app = apps::Name("web".into());
             assert_eq!(bed.read(|view| releases::newest(view, &app)).unwrap().0.0, round);
             assert_eq!(bed.read(|view| builds::newest(view, &app)).unwrap().0.0, round);
-            node.crash().await;
+            bed.crash(node).await;
             if !crashed {
                 // Assign, queue, fetched, start, finish, create, built, started, checked, switched, ended.
                 assert!(report > 8, "only {report} reports");

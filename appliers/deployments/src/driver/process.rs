@@ -38,6 +38,7 @@ const SUPERVISOR: &str = r#"
 trap : TERM INT HUP
 sh -c "$1" &
 child=$!
+exec >/dev/null 2>&1
 wait "$child"; status=$?
 while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
 printf '%s\n' "$status" >"$2.new" && mv "$2.new" "$2"
@@ -403,3 +404,7 @@ fn signal(processes: &[procfs::Marked], signal: Signal) {
         let _ = killpg(nix::unistd::Pid::from_raw(group.cast_signed()), signal);
     }
 }
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

@@ -39,6 +39,8 @@ pub const REQUESTS_MAX: usize = 16_384;
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may take to send a request's head.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+/// The least time between two looks at a log that moves on.
+const BREATH: Duration = Duration::from_millis(1);
 /// How long requests under way may take when the node goes down.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -128,6 +130,7 @@ impl Ingress {
                 () = token.cancelled() => return,
                 _ = reader.changed(stamp) => {}
             }
+            tokio::time::sleep(BREATH).await;
         }
     }
 

@@ -95,7 +95,7 @@ impl Table {
             .get(host)
             .and_then(|prefixes| prefixes.iter().find(|(prefix, _)| covers(prefix, path)));
         if let Some((_, target)) = routed {
-            if !target.released {
+            if !target.released && self.upstreams.contains_key(&target.app) {
                 return Found::Unavailable {
                     app: target.app.clone(),
                     why: "the route was declared after the release that serves; deploy the app to serve it",
