@@ -32,8 +32,9 @@ pub(super) async fn run(
         tasks.spawn(datagrams(Arc::clone(&udp), Arc::clone(&responder)));
     }
     tasks.spawn(connections(tcp, responder));
-    // Dropping the set ends its tasks, which hold nothing but sockets.
     token.cancelled().await;
+    // The tasks hold nothing but sockets, which are closed once they have ended.
+    tasks.shutdown().await;
 }
 
 async fn datagrams(socket: Arc<UdpSocket>, responder: Arc<Responder>) {
