@@ -175,7 +175,7 @@ pub(crate) fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, open
             .saturating_add(config.snapshots.keep_entries)
             .saturating_add(1),
         // Purging is a range delete; a few in a row cost more than one.
-        purge_batch_size: 256,
+        purge_batch_size: (config.snapshots.entries / 4).clamp(1, 256),
         // The log store bounds a message by bytes.
         max_payload_entries: 4096,
         max_append_entries: Some(4096),

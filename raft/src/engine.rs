@@ -173,7 +173,8 @@ impl Engine {
             };
             let before = self.leadership.borrow().clone();
             if now != before {
-                if now.leader.as_ref().map(|leader| leader.0) != before.leader.as_ref().map(|leader| leader.0) {
+                if now.leader.as_ref().map(|leader| leader.0) != before.leader.as_ref().map(|leader| leader.0)
+                {
                     let leader = now.leader.as_ref().map(|leader| leader.0);
                     tracing::info!(node = self.id(), term = now.term, ?leader, "leader changed");
                     if leader.is_some() {

@@ -90,7 +90,9 @@ impl Engine {
 
     async fn allocate(self: &Arc<Self>) -> MemberAnswer {
         let highest = self.members().into_iter().max().unwrap_or(self.id());
-        let command = Command::System(system::Command::AllocateNodeId { above: NodeId(highest) });
+        let command = Command::System(system::Command::AllocateNodeId {
+            above: NodeId(highest),
+        });
         let proposal = Proposal::new(Actor::new("raft:membership"), command);
         let proposer = crate::propose::NodeProposer(self.clone());
         match proposer.propose(proposal, ALLOCATE_DEADLINE_MS).await {
@@ -122,7 +124,11 @@ impl Engine {
         if let Some(gone) = gone {
             wanted.remove(&gone.0);
         }
-        in_time(self.raft.change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)).await
+        in_time(
+            self.raft
+                .change_membership(ChangeMembers::ReplaceAllVoters(wanted), false),
+        )
+        .await
     }
 
     async fn remove(&self, id: NodeId) -> Result<(), String> {
@@ -131,7 +137,11 @@ impl Engine {
             if voters.is_empty() {
                 return Err(format!("node {id} is the only voter and cannot be removed"));
             }
-            in_time(self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false)).await?;
+            in_time(
+                self.raft
+                    .change_membership(ChangeMembers::ReplaceAllVoters(voters), false),
+            )
+            .await?;
         }
         if self.members().contains(&id.0) {
             let learner = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));

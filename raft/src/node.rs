@@ -185,9 +185,15 @@ impl Node {
         );
         let engine_error = |error: String| StartError::Engine(error);
         let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;
-        let raft = Raft::new(identity.node.0, raft_options, Factory(peers.clone()), log.clone(), store)
-            .await
-            .map_err(|error| engine_error(error.to_string()))?;
+        let raft = Raft::new(
+            identity.node.0,
+            raft_options,
+            Factory(peers.clone()),
+            log.clone(),
+            store,
+        )
+        .await
+        .map_err(|error| engine_error(error.to_string()))?;
         let engine = Engine::new(Parts {
             identity,
             raft,
@@ -330,7 +336,10 @@ impl Node {
         }
         self.engine.token().cancel();
         self.engine.tasks().close();
-        if tokio::time::timeout(STOP_DEADLINE, self.engine.tasks().wait()).await.is_err() {
+        if tokio::time::timeout(STOP_DEADLINE, self.engine.tasks().wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some tasks did not end in time");
         }
     }
@@ -344,7 +353,9 @@ impl Node {
         });
         match flushed.await {
             Ok(Ok(())) => tracing::info!(node = self.engine.id(), "node stopped"),
-            Ok(Err(error)) => tracing::error!(%error, "the state could not be flushed; a restart replays the log"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the state could not be flushed; a restart replays the log");
+            }
             Err(error) => tracing::error!(%error, "the stores could not be closed"),
         }
     }
@@ -438,11 +449,22 @@ async fn ask_to_join(config: &Config, join: &Join) -> Result<Identity, StartErro
 }
 
 /// One request on the join lane, over a connection of its own.
-async fn ask_member(address: &str, request: &MemberRequest, deadline: Duration) -> Result<MemberAnswer, String> {
+async fn ask_member(
+    address: &str,
+    request: &MemberRequest,
+    deadline: Duration,
+) -> Result<MemberAnswer, String> {
     let token = CancellationToken::new();
     let _ended = token.clone().drop_guard();
     let counters = Arc::new(Counters::default());
-    let peers = Peers::new(Arc::new(Tcp), (0, Uuid::nil()), deadline, counters, token, TaskTracker::new());
+    let peers = Peers::new(
+        Arc::new(Tcp),
+        (0, Uuid::nil()),
+        deadline,
+        counters,
+        token,
+        TaskTracker::new(),
+    );
     let node = PeerNode {
         peer: address.to_owned(),
         http: String::new(),
@@ -473,15 +495,22 @@ async fn open_stores(config: &Config, counters: Arc<Counters>) -> Result<(LogSto
 
 async fn form_or_join(engine: &Arc<Engine>, config: &Config, node: PeerNode) -> Result<(), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Engine(error.to_string());
-    if engine.raft.is_initialized().await.map_err(|error| failed(&error))? {
+    if engine
+        .raft
+        .is_initialized()
+        .await
+        .map_err(|error| failed(&error))?
+    {
         return Ok(());
     }
     if let Some(join) = &config.join {
         let (joining, join) = (engine.clone(), join.clone());
         let token = engine.token().clone();
-        engine
-            .tasks()
-            .spawn(async move { token.run_until_cancelled_owned(promote(joining, join, node)).await });
+        engine.tasks().spawn(async move {
+            token
+                .run_until_cancelled_owned(promote(joining, join, node))
+                .await
+        });
         return Ok(());
     }
     let me = engine.identity.node;

@@ -36,7 +36,11 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn begin(counters: &Arc<Counters>, count: fn(&Counters) -> &AtomicUsize, max: usize) -> Result<Self, usize> {
+    fn begin(
+        counters: &Arc<Counters>,
+        count: fn(&Counters) -> &AtomicUsize,
+        max: usize,
+    ) -> Result<Self, usize> {
         let before = count(counters).fetch_add(1, Relaxed);
         let guard = InFlight {
             counters: counters.clone(),
@@ -63,7 +67,11 @@ enum Tried {
 
 impl Engine {
     /// Puts a stamped proposal into the log of this node, which should lead. `answer` is called once, whatever happens.
-    pub(crate) async fn submit(&self, mut envelope: Envelope, answer: impl FnOnce(Proposed) + Send + 'static) {
+    pub(crate) async fn submit(
+        &self,
+        mut envelope: Envelope,
+        answer: impl FnOnce(Proposed) + Send + 'static,
+    ) {
         if self.closing.is_cancelled() {
             return answer(Proposed::ShuttingDown);
         }
@@ -71,7 +79,8 @@ impl Engine {
             return answer(Proposed::NotLeader);
         }
         // Twice the bound of one node, so that a busy leader does not turn away its peers.
-        let guard = match InFlight::begin(&self.counters, Counters::submitted, self.limits.in_flight_max * 2) {
+        let guard = match InFlight::begin(&self.counters, Counters::submitted, self.limits.in_flight_max * 2)
+        {
             Ok(guard) => guard,
             Err(in_flight) => {
                 self.counters.proposals_overloaded.fetch_add(1, Relaxed);
@@ -93,25 +102,32 @@ impl Engine {
                 return answer(Proposed::Poisonous(fault.to_string()));
             }
         }
-        let reply = Reply::new(move |written: Option<openraft::raft::ClientWriteResult<TypeConfig>>| {
-            drop(guard);
-            answer(match written {
-                Some(Ok(written)) => match written.data.0 {
-                    Some(outcome) => Proposed::Done(outcome),
-                    None => Proposed::Unknown,
-                },
-                // Rejected before it was appended.
-                Some(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::NotLeader,
-                Some(Err(_)) | None => Proposed::Unknown,
-            });
-        });
+        let reply = Reply::new(
+            move |written: Option<openraft::raft::ClientWriteResult<TypeConfig>>| {
+                drop(guard);
+                answer(match written {
+                    Some(Ok(written)) => match written.data.0 {
+                        Some(outcome) => Proposed::Done(outcome),
+                        None => Proposed::Unknown,
+                    },
+                    // Rejected before it was appended.
+                    Some(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::NotLeader,
+                    Some(Err(_)) | None => Proposed::Unknown,
+                });
+            },
+        );
         // When openraft has stopped, it drops the reply, which answers.
-        drop(self.raft.client_write_ff(Payload(Bytes::from(bytes)), Some(reply)).await);
+        drop(
+            self.raft
+                .client_write_ff(Payload(Bytes::from(bytes)), Some(reply))
+                .await,
+        );
     }
 
     async fn propose_here(&self, envelope: &Envelope, until: Instant) -> Tried {
         let (answer, answered) = oneshot::channel();
-        self.submit(envelope.clone(), |proposed| drop(answer.send(proposed))).await;
+        self.submit(envelope.clone(), |proposed| drop(answer.send(proposed)))
+            .await;
         match tokio::time::timeout_at(until, answered).await {
             Ok(Ok(proposed)) => tried(proposed),
             Ok(Err(_)) | Err(_) => Tried::LostSight,
@@ -143,18 +159,23 @@ impl Engine {
         }
     }
 
-    async fn propose_until_done(&self, proposal: Proposal, deadline_ms: u64) -> Result<Outcome, ProposeError> {
+    async fn propose_until_done(
+        &self,
+        proposal: Proposal,
+        deadline_ms: u64,
+    ) -> Result<Outcome, ProposeError> {
         if self.closing.is_cancelled() {
             return Err(ProposeError::ShuttingDown);
         }
         self.counters.proposals.fetch_add(1, Relaxed);
-        let _guard = InFlight::begin(&self.counters, Counters::in_flight, self.limits.in_flight_max).map_err(|in_flight| {
-            self.counters.proposals_overloaded.fetch_add(1, Relaxed);
-            ProposeError::Overloaded {
-                in_flight,
-                retry_after_ms: RETRY_AFTER_MS,
-            }
-        })?;
+        let _guard = InFlight::begin(&self.counters, Counters::in_flight, self.limits.in_flight_max)
+            .map_err(|in_flight| {
+                self.counters.proposals_overloaded.fetch_add(1, Relaxed);
+                ProposeError::Overloaded {
+                    in_flight,
+                    retry_after_ms: RETRY_AFTER_MS,
+                }
+            })?;
         let until = Instant::now() + Duration::from_millis(deadline_ms);
         let envelope = Envelope {
             command_id: proposal
@@ -191,7 +212,11 @@ impl Engine {
                 Tried::Nowhere => {}
                 Tried::LostSight => lost_sight = true,
             }
-            let ended = if lost_sight { ProposeError::Unknown(id) } else { ProposeError::NoLeader };
+            let ended = if lost_sight {
+                ProposeError::Unknown(id)
+            } else {
+                ProposeError::NoLeader
+            };
             if Instant::now() + RETRY_PAUSE >= until {
                 return Err(ended);
             }

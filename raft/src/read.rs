@@ -81,7 +81,7 @@ impl Engine {
             let index = self.ask_leader().await;
             for reader in readers {
                 // One who gave up no longer cares.
-                drop(reader.send(index));
+                let _ = reader.send(index);
             }
         }
     }

@@ -6,8 +6,8 @@ use crate::types::{Entry, LeaderId, LogId, Vote};
 use bytes::Bytes;
 use onward_statemachine::codec;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -34,6 +34,8 @@ pub(crate) struct Recovered {
     pub(crate) vote: Option<Vote>,
     pub(crate) committed: Option<LogId>,
     pub(crate) purged: Option<LogId>,
+    /// The first index of a log that was never purged.
+    pub(crate) first: u64,
     pub(crate) last: Option<LogId>,
 }
 
@@ -175,7 +177,16 @@ impl LogDisk for RocksLog {
             Some((key, value)) => Some(self.decode(&key, value.to_vec().into())?.log_id),
             None => None,
         };
+        // Behind a purge the first index is known, and a search would walk its tombstones.
+        let first = match purged {
+            Some(_) => 0,
+            None => self
+                .read(0, u64::MAX, 0)?
+                .first()
+                .map_or(0, |entry| entry.log_id.index),
+        };
         Ok(Recovered {
+            first,
             vote,
             committed: id(COMMITTED)?,
             purged,

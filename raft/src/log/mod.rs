@@ -75,12 +75,16 @@ impl LogStore {
         LogStore::over(Arc::new(RocksLog::open(&dir.join("log"))?), watermark, counters)
     }
 
-    fn over(disk: Arc<dyn LogDisk>, watermark: Watermark, counters: Arc<Counters>) -> Result<Self, OpenError> {
+    fn over(
+        disk: Arc<dyn LogDisk>,
+        watermark: Watermark,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenError> {
         let recovered = disk.recover()?;
         check_watermark(&*disk, &recovered, watermark.mark())?;
         let shared = Arc::new(Shared {
             disk,
-            tail: Mutex::new(Tail::new(recovered)),
+            tail: Mutex::new(Tail::new(&recovered)),
             counters,
         });
         let writer = Arc::new(Writer::start(shared.clone(), watermark)?);
@@ -127,13 +131,7 @@ impl LogStore {
             let first = on_disk.start.max(tail.bounds().start);
             drop(tail);
             entries.retain(|entry| entry.log_id.index >= first);
-            let whole = bytes_max == usize::MAX;
-            let expected = if whole { on_disk.end - first.min(on_disk.end) } else { entries.len() as u64 };
-            let in_order = entries
-                .iter()
-                .zip(first..)
-                .all(|(entry, index)| entry.log_id.index == index);
-            if !in_order || entries.len() as u64 != expected || (entries.is_empty() && first < on_disk.end) {
+            if !reaches(&entries, &(first..on_disk.end), bytes_max == usize::MAX) {
                 return Err(other(format!(
                     "the log has a hole between {first} and {}",
                     on_disk.end
@@ -143,6 +141,17 @@ impl LogStore {
             return Ok(entries);
         }
     }
+}
+
+/// Whether `entries` begin where `range` does, have no gap and, if all of it was asked for, go up to its end.
+fn reaches(entries: &[Entry], range: &Range<u64>, whole: bool) -> bool {
+    let in_order = entries
+        .iter()
+        .zip(range.start..)
+        .all(|(entry, index)| entry.log_id.index == index);
+    let count = entries.len() as u64;
+    let wanted = range.end.saturating_sub(range.start);
+    in_order && (count == wanted || (!whole && (1..wanted).contains(&count)))
 }
 
 fn check_watermark(disk: &dyn LogDisk, recovered: &Recovered, mark: Mark) -> Result<(), OpenError> {

@@ -155,15 +155,7 @@ mod tests {
     use super::*;
 
     fn entries() -> Vec<Entry> {
-        let log_id = |index| {
-            LogId::new(
-                LeaderId {
-                    term: 3,
-                    node_id: 2,
-                },
-                index,
-            )
-        };
+        let log_id = |index| LogId::new(LeaderId { term: 3, node_id: 2 }, index);
         let nodes = BTreeMap::from([(
             2,
             PeerNode {

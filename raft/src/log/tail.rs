@@ -18,6 +18,8 @@ pub(crate) struct Tail {
     /// Whether `committed` is newer than what the writer last wrote.
     pub(crate) committed_dirty: bool,
     pub(crate) purged: Option<LogId>,
+    /// The first index of a log that was never purged.
+    first: u64,
     pub(crate) last: Option<LogId>,
     /// Counts truncations, so that a reader notices one.
     pub(crate) truncations: u64,
@@ -28,11 +30,12 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    pub(crate) fn new(recovered: super::disk::Recovered) -> Self {
+    pub(crate) fn new(recovered: &super::disk::Recovered) -> Self {
         Tail {
             vote: recovered.vote,
             committed: recovered.committed,
             purged: recovered.purged,
+            first: recovered.first,
             last: recovered.last,
             written: recovered.last.map_or(0, |id| id.index),
             ..Tail::default()
@@ -41,7 +44,7 @@ impl Tail {
 
     /// The indices that the log holds.
     pub(crate) fn bounds(&self) -> Range<u64> {
-        let first = self.purged.map_or(0, |id| id.index + 1);
+        let first = self.purged.map_or(self.first, |id| id.index + 1);
         first..self.last.map_or(0, |id| id.index + 1).max(first)
     }
 
@@ -72,6 +75,9 @@ impl Tail {
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         for entry in entries {
             debug_assert!(self.last.is_none_or(|last| last.index + 1 == entry.log_id.index));
+            if self.last.is_none() {
+                self.first = entry.log_id.index;
+            }
             self.last = Some(entry.log_id);
             self.cache_bytes += record::size(entry);
             self.cache.push_back(entry.clone());
@@ -88,7 +94,7 @@ impl Tail {
         }
         self.truncations += 1;
         self.written = self.written.min(from.saturating_sub(1));
-        self.last = last.max(self.purged);
+        self.last = self.last.min(last).max(self.purged);
     }
 
     /// Forgets all entries up to `upto`; returns the first index that there was.

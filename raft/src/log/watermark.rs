@@ -200,13 +200,7 @@ mod tests {
 
     fn mark(index: u64) -> Mark {
         Mark {
-            last: Some(LogId::new(
-                LeaderId {
-                    term: 1,
-                    node_id: 2,
-                },
-                index,
-            )),
+            last: Some(LogId::new(LeaderId { term: 1, node_id: 2 }, index)),
             vote: Some(Vote::new_committed(1, 2)),
         }
     }

@@ -105,11 +105,7 @@ impl Writer {
     pub(super) fn close(&self) {
         self.queue.lock().closed = true;
         self.queue.wake.notify_one();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -181,7 +177,10 @@ impl Work {
                 Op::Append(entries, callback) => {
                     mark.last = entries.last().map(|entry| entry.log_id).or(mark.last);
                     entry_count += entries.len() as u64;
-                    byte_count += entries.iter().map(|entry| super::record::size(entry) as u64).sum::<u64>();
+                    byte_count += entries
+                        .iter()
+                        .map(|entry| super::record::size(entry) as u64)
+                        .sum::<u64>();
                     writes.push(Write::Append(entries));
                     done.push(Done::Appended(callback));
                 }

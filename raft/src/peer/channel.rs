@@ -61,9 +61,10 @@ struct Link {
 }
 
 /// Requests without an answer yet; `None` once the connection is gone and no answer can come.
-type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Bytes, String>>>>>>;
+type Waiting = Arc<Mutex<Option<Waiters>>>;
+type Waiters = HashMap<u64, oneshot::Sender<Result<Bytes, String>>>;
 
-fn waiting(waiting: &Waiting) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Result<Bytes, String>>>>> {
+fn waiting(waiting: &Waiting) -> MutexGuard<'_, Option<Waiters>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -172,7 +173,10 @@ impl Channel {
 }
 
 /// Writes frames as they come, as many at once as there are.
-pub(super) async fn write_frames(mut write: WriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Result<()> {
+pub(super) async fn write_frames(
+    mut write: WriteHalf,
+    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+) -> io::Result<()> {
     let mut frames = Vec::new();
     let mut joined = Vec::new();
     while queue.recv_many(&mut frames, WRITE_FRAMES_MAX).await > 0 {

@@ -35,7 +35,13 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
-    const ALL: [Lane; 5] = [Lane::Control, Lane::Log, Lane::Forward, Lane::Snapshot, Lane::Join];
+    const ALL: [Lane; 5] = [
+        Lane::Control,
+        Lane::Log,
+        Lane::Forward,
+        Lane::Snapshot,
+        Lane::Join,
+    ];
 
     fn code(self) -> u8 {
         match self {

@@ -80,7 +80,11 @@ impl Peers {
     ) -> Result<(ReadHalf, WriteHalf), HandshakeError> {
         let hello = Hello {
             lane,
-            cluster: if lane == Lane::Join { Uuid::nil() } else { self.cluster },
+            cluster: if lane == Lane::Join {
+                Uuid::nil()
+            } else {
+                self.cluster
+            },
             from: self.me,
             to: target,
         };

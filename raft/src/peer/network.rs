@@ -66,11 +66,13 @@ struct LogConnection {
     writer: WriteHalf,
 }
 
-fn rpc_error(error: CallError) -> Rpc {
+fn rpc_error(error: &CallError) -> Rpc {
     match error {
         // openraft waits before it tries an unreachable peer again.
-        CallError::NotSent(_) => RPCError::Unreachable(Unreachable::new(&error)),
-        CallError::Lost | CallError::Timeout | CallError::Failed(_) => RPCError::Network(NetworkError::new(&error)),
+        CallError::NotSent(_) => RPCError::Unreachable(Unreachable::new(error)),
+        CallError::Lost | CallError::Timeout | CallError::Failed(_) => {
+            RPCError::Network(NetworkError::new(error))
+        }
     }
 }
 
@@ -93,7 +95,7 @@ impl Network {
             .control
             .call(kind, &codec::encode(request), option.soft_ttl())
             .await
-            .map_err(rpc_error)?;
+            .map_err(|error| rpc_error(&error))?;
         decode(&body)
     }
 }
@@ -112,7 +114,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             .control
             .call_with(until, |id| wire::encode_append(id, &rpc))
             .await
-            .map_err(rpc_error)?;
+            .map_err(|error| rpc_error(&error))?;
         decode(&body)
     }
 
@@ -148,7 +150,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         })
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, Rpc> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
         self.control(kind::VOTE, &rpc, &option).await
     }
 
@@ -218,7 +224,12 @@ impl Drop for Session<'_> {
 }
 
 impl<'s> Session<'s> {
-    fn start<S>(connection: LogConnection, input: S, deadline: Duration, idle: &'s mut Option<LogConnection>) -> Self
+    fn start<S>(
+        connection: LogConnection,
+        input: S,
+        deadline: Duration,
+        idle: &'s mut Option<LogConnection>,
+    ) -> Self
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {

@@ -30,7 +30,9 @@ pub(crate) async fn serve(engine: Arc<Engine>, listener: impl Listen) {
             Ok((read, write, from)) => {
                 let serving = serve_connection(engine.clone(), read, write, from);
                 let token = engine.token().clone();
-                engine.tasks().spawn(async move { token.run_until_cancelled_owned(serving).await });
+                engine
+                    .tasks()
+                    .spawn(async move { token.run_until_cancelled_owned(serving).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "a peer connection could not be accepted");
@@ -45,7 +47,9 @@ async fn serve_connection(engine: Arc<Engine>, mut read: ReadHalf, mut write: Wr
     let hello = match greeted.await {
         Ok(Ok(Some(hello))) => hello,
         Ok(Ok(None)) => return,
-        Ok(Err(error)) => return tracing::debug!(%from, %error, "a peer connection ended before its handshake"),
+        Ok(Err(error)) => {
+            return tracing::debug!(%from, %error, "a peer connection ended before its handshake");
+        }
         Err(_) => return tracing::debug!(%from, "a peer connection did not introduce itself in time"),
     };
     let reader = FrameReader::new(read);
@@ -130,12 +134,19 @@ async fn serve_log(
     Ok(())
 }
 
-async fn serve_snapshot(engine: &Engine, mut reader: FrameReader<ReadHalf>, mut write: WriteHalf) -> io::Result<()> {
+async fn serve_snapshot(
+    engine: &Engine,
+    mut reader: FrameReader<ReadHalf>,
+    mut write: WriteHalf,
+) -> io::Result<()> {
     let received = transfer::receive(&mut reader, &engine.state().snapshot_root()).await;
     let answer = match received {
         Ok((vote, handle)) => {
             let meta = handle.manifest.meta()?;
-            let snapshot = Snapshot { meta, snapshot: handle };
+            let snapshot = Snapshot {
+                meta,
+                snapshot: handle,
+            };
             match engine.raft().install_full_snapshot(vote, snapshot).await {
                 Ok(response) => frame::encode(kind::ANSWER, 0, &codec::encode(&response)),
                 Err(error) => frame::encode(kind::FAILED, 0, error.to_string().as_bytes()),

@@ -85,7 +85,9 @@ pub(super) async fn receive(
     reader: &mut FrameReader<ReadHalf>,
     root: &Path,
 ) -> io::Result<(Vote, SnapshotHandle)> {
-    let head = in_time(reader.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let head = in_time(reader.next())
+        .await?
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     if head.kind != kind::SNAPSHOT_BEGIN {
         return Err(invalid("a snapshot does not begin with its manifest"));
     }
@@ -93,7 +95,11 @@ pub(super) async fn receive(
     manifest.check()?;
     let incoming = Incoming(root.join(format!("incoming-{}", uuid::Uuid::now_v7())));
     tokio::fs::create_dir(&incoming.0).await?;
-    tracing::info!(files = manifest.files.len(), bytes = manifest.bytes(), "receiving a snapshot");
+    tracing::info!(
+        files = manifest.files.len(),
+        bytes = manifest.bytes(),
+        "receiving a snapshot"
+    );
     receive_files(reader, &incoming.0, &manifest).await?;
     let (temporary, root) = (incoming.0.clone(), root.to_owned());
     let sealed = tokio::task::spawn_blocking(move || seal(&temporary, &root, &manifest));
@@ -101,11 +107,17 @@ pub(super) async fn receive(
     Ok((vote, SnapshotHandle::new(snapshot)))
 }
 
-async fn receive_files(reader: &mut FrameReader<ReadHalf>, dir: &Path, manifest: &Manifest) -> io::Result<()> {
+async fn receive_files(
+    reader: &mut FrameReader<ReadHalf>,
+    dir: &Path,
+    manifest: &Manifest,
+) -> io::Result<()> {
     let mut files = manifest.files.iter().enumerate();
     let mut open: Option<(usize, Sink<'_>)> = None;
     loop {
-        let frame = in_time(reader.next()).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let frame = in_time(reader.next())
+            .await?
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         let place = match frame.kind {
             kind::SNAPSHOT_BYTES => Some(frame.id as usize),
             kind::SNAPSHOT_END => None,
@@ -149,7 +161,10 @@ impl<'m> Sink<'m> {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         if self.bytes > self.expected.bytes {
-            return Err(invalid(format!("`{}` is longer than its manifest says", self.expected.name)));
+            return Err(invalid(format!(
+                "`{}` is longer than its manifest says",
+                self.expected.name
+            )));
         }
         self.crc.update(bytes);
         self.file.write_all(bytes).await

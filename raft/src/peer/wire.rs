@@ -39,8 +39,12 @@ pub(crate) enum Proposed {
     NotLeader,
     /// Appended, and then lost sight of.
     Unknown,
-    Overloaded { in_flight: u64 },
-    TooLarge { bytes: u64 },
+    Overloaded {
+        in_flight: u64,
+    },
+    TooLarge {
+        bytes: u64,
+    },
     Poisonous(String),
     ShuttingDown,
 }

@@ -10,8 +10,8 @@ use crate::types::{LogId, StoredMembership};
 use onward_statemachine::{Changes, Fault, Order, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options, ReadOptions,
-    Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+    ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 use std::io;

@@ -24,7 +24,9 @@ mod tests;
 use crate::counters::Counters;
 use crate::fault::die;
 use crate::log::disk::{invalid, other};
-use crate::types::{Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, revision_of};
+use crate::types::{
+    Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, revision_of,
+};
 use database::{Batch, RocksState, Standing, StateDisk};
 use futures::{FutureExt, Stream, StreamExt};
 use onward_statemachine::{Fault, Revision, Txn, View, apply, system};
@@ -39,7 +41,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
-type Snapshot = openraft::storage::Snapshot<crate::types::LeaderId, u64, crate::types::PeerNode, SnapshotHandle>;
+type Snapshot =
+    openraft::storage::Snapshot<crate::types::LeaderId, u64, crate::types::PeerNode, SnapshotHandle>;
 
 /// The most entries, and about the most bytes of them, that are applied as one batch.
 const BATCH_ENTRIES_MAX: usize = 1024;
@@ -225,7 +228,10 @@ impl State {
             bytes = handle.manifest.bytes(),
             "snapshot in place"
         );
-        Ok(Snapshot { meta, snapshot: handle })
+        Ok(Snapshot {
+            meta,
+            snapshot: handle,
+        })
     }
 
     fn install(&self, handle: &SnapshotHandle) -> io::Result<()> {
@@ -256,10 +262,7 @@ impl State {
             disk: Some(disk),
             retired: AtomicBool::new(false),
         });
-        let mut generation = self
-            .generation
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
         generation.retired.store(true, Release);
         let old = std::mem::replace(&mut *generation, next);
         drop(generation);

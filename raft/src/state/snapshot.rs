@@ -61,9 +61,13 @@ impl Manifest {
                 self.format
             )));
         }
-        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+        let plain =
+            |name: &str| !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
         match self.files.iter().find(|file| !plain(&file.name)) {
-            Some(file) => Err(invalid(format!("`{}` is not a name of a snapshot file", file.name))),
+            Some(file) => Err(invalid(format!(
+                "`{}` is not a name of a snapshot file",
+                file.name
+            ))),
             None => Ok(()),
         }
     }
