@@ -26,6 +26,8 @@ pub mod problem;
 mod request;
 mod routes;
 mod stream;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use crate::http::router;

@@ -3,7 +3,7 @@
 //! Applying is one atomic batch of the declarations that differ from what is there, each on condition that its object
 //! is still as the difference was taken from. Objects that the manifest does not name are left alone.
 
-use crate::wire::manifest::{Action, App, Difference, KINDS, Object, Pair, Plan, ServiceInstance, Step};
+use crate::wire::manifest::{Action, App, Declaration, Difference, KINDS, Pair, Plan, ServiceInstance, Step};
 use crate::wire::{
     Invalid, apps as app_wire, ipam as plan_wire, kv as kv_wire, machines as machine_wire,
     netboot as template_wire,
@@ -51,7 +51,7 @@ impl Manifest {
             let at = |invalid: Invalid| {
                 Invalid::new(format!("objects[{place}].{}", invalid.field), invalid.reason)
             };
-            let object: Object = serde_json::from_value(value)
+            let object: Declaration = serde_json::from_value(value)
                 .map_err(|error| Invalid::new(format!("objects[{place}]"), error.to_string()))?;
             let (kind, name) = object.id().map_err(at)?;
             if !seen.insert((kind, name.clone())) {
@@ -67,17 +67,17 @@ impl Manifest {
     }
 }
 
-fn want(object: Object) -> Result<Want, Invalid> {
+fn want(object: Declaration) -> Result<Want, Invalid> {
     Ok(match object {
-        Object::AddressPlan(plan) => Want::AddressPlan(plan.try_into()?),
-        Object::Machine(spec) => Want::Machine(spec.try_into()?),
-        Object::BootTemplate(spec) => Want::BootTemplate(template_wire::set(spec, None)?),
-        Object::ServiceInstance(ServiceInstance {
+        Declaration::AddressPlan(plan) => Want::AddressPlan(plan.try_into()?),
+        Declaration::Machine(spec) => Want::Machine(spec.try_into()?),
+        Declaration::BootTemplate(spec) => Want::BootTemplate(template_wire::set(spec, None)?),
+        Declaration::ServiceInstance(ServiceInstance {
             service,
             instance,
             spec,
         }) => Want::ServiceInstance(catalog::Id::new(service, instance), spec.into()),
-        Object::Kv(pair) => {
+        Declaration::Kv(pair) => {
             let put = kv_wire::Put {
                 key: pair.key,
                 key_base64: pair.key_base64,
@@ -88,7 +88,7 @@ fn want(object: Object) -> Result<Want, Invalid> {
             let (key, value) = put.parts()?;
             Want::Kv(key, value)
         }
-        Object::App(app) => Want::App(apps::Name(app.name), Box::new(app.spec.into())),
+        Declaration::App(app) => Want::App(apps::Name(app.name), Box::new(app.spec.into())),
     })
 }
 
@@ -126,7 +126,7 @@ impl Draft {
 
 /// An object as it is.
 struct Present {
-    object: Object,
+    object: Declaration,
     modified: Revision,
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn draft(view: &dyn View, manifest: &Manifest) -> Result<Draft, Fault
         let after = object(&declared.want, present.as_ref());
         let modified = present.as_ref().map_or(Revision(0), |present| present.modified);
         draft.modified = draft.modified.max(modified);
-        let step = step(declared, present.map(|present| present.object), after);
+        let step = step(declared, present.map(|present| present.object), &after);
         let (count, changes) = match step.action {
             Action::Create => (&mut draft.plan.create, true),
             Action::Update => (&mut draft.plan.update, true),
@@ -168,16 +168,12 @@ pub(crate) fn draft(view: &dyn View, manifest: &Manifest) -> Result<Draft, Fault
             want => draft.commands.push(command(want, expect)),
         }
     }
-    bulk(&mut draft.commands, arrivals, registrations);
+    bulk(&mut draft.commands, &arrivals, &registrations);
     Ok(draft)
 }
 
 /// Adds what goes by the thousand. Registrations go after the address plan, if there is one among the commands.
-fn bulk(
-    commands: &mut Vec<Command>,
-    arrivals: Vec<registry::Spec>,
-    registrations: Vec<catalog::Registration>,
-) {
+fn bulk(commands: &mut Vec<Command>, arrivals: &[registry::Spec], registrations: &[catalog::Registration]) {
     let plans = usize::from(matches!(commands.first(), Some(Command::Ipam(_))));
     let machines = arrivals.chunks(registry::REGISTER_MAX).map(|machines| {
         Command::Registry(registry::Command::Register {
@@ -231,15 +227,15 @@ fn command(want: &Want, expect: Option<Revision>) -> Command {
 }
 
 /// The declaration as the export would write it, with what it leaves to the cluster as that has it.
-fn object(want: &Want, present: Option<&Present>) -> Object {
+fn object(want: &Want, present: Option<&Present>) -> Declaration {
     match want {
-        Want::AddressPlan(plan) => Object::AddressPlan(plan.clone().into()),
+        Want::AddressPlan(plan) => Declaration::AddressPlan(plan.clone().into()),
         Want::Machine(spec) => {
             let mut spec = machine_wire::Spec::from(spec.clone());
-            if let Some(Object::Machine(machine)) = present.map(|present| &present.object) {
+            if let Some(Declaration::Machine(machine)) = present.map(|present| &present.object) {
                 spec.index = spec.index.or(machine.index);
             }
-            Object::Machine(spec)
+            Declaration::Machine(spec)
         }
         Want::BootTemplate(set) => match set {
             netboot::Command::SetTemplate {
@@ -249,7 +245,7 @@ fn object(want: &Want, present: Option<&Present>) -> Object {
                 priority,
                 body,
                 ..
-            } => Object::BootTemplate(template_wire::Spec {
+            } => Declaration::BootTemplate(template_wire::Spec {
                 name: name.clone(),
                 makes: kind.to_string(),
                 selector: selector.to_string(),
@@ -262,24 +258,24 @@ fn object(want: &Want, present: Option<&Present>) -> Object {
         },
         Want::ServiceInstance(id, spec) => service_instance(id.clone(), spec.clone()),
         Want::Kv(key, value) => pair(key.clone(), value.clone()),
-        Want::App(name, spec) => Object::App(App {
+        Want::App(name, spec) => Declaration::App(App {
             name: name.0.clone(),
             spec: app_wire::Spec::from(apps::Spec::clone(spec)),
         }),
     }
 }
 
-fn service_instance(id: catalog::Id, spec: catalog::Spec) -> Object {
-    Object::ServiceInstance(ServiceInstance {
+fn service_instance(id: catalog::Id, spec: catalog::Spec) -> Declaration {
+    Declaration::ServiceInstance(ServiceInstance {
         service: id.service,
         instance: id.instance,
         spec: spec.into(),
     })
 }
 
-fn pair(key: kv::Key, value: Vec<u8>) -> Object {
+fn pair(key: kv::Key, value: Vec<u8>) -> Declaration {
     let put = kv_wire::Put::new(key.0, value);
-    Object::Kv(Pair {
+    Declaration::Kv(Pair {
         key: put.key,
         key_base64: put.key_base64,
         value: put.value,
@@ -287,8 +283,8 @@ fn pair(key: kv::Key, value: Vec<u8>) -> Object {
     })
 }
 
-fn template(row: netboot::Template, body: String) -> Object {
-    Object::BootTemplate(template_wire::Spec {
+fn template(row: netboot::Template, body: String) -> Declaration {
+    Declaration::BootTemplate(template_wire::Spec {
         name: row.name,
         makes: row.kind.to_string(),
         selector: row.selector.to_string(),
@@ -301,11 +297,11 @@ fn present(view: &dyn View, want: &Want) -> Result<Option<Present>, Fault> {
     Ok(match want {
         Want::AddressPlan(_) => ipam::plan(view)?.map(|stored| Present {
             modified: stored.modified,
-            object: Object::AddressPlan(plan_wire::AddressPlan::from(stored.plan)),
+            object: Declaration::AddressPlan(plan_wire::AddressPlan::from(stored.plan)),
         }),
         Want::Machine(spec) => registry::get(view, &spec.serial)?.map(|machine| Present {
             modified: machine.modified,
-            object: Object::Machine(machine.spec().into()),
+            object: Declaration::Machine(machine.spec().into()),
         }),
         Want::BootTemplate(
             netboot::Command::SetTemplate { name, .. } | netboot::Command::DeleteTemplate { name, .. },
@@ -326,7 +322,7 @@ fn present(view: &dyn View, want: &Want) -> Result<Option<Present>, Fault> {
         }),
         Want::App(name, _) => apps::get(view, name)?.map(|app| Present {
             modified: app.modified,
-            object: Object::App(App {
+            object: Declaration::App(App {
                 name: name.0.clone(),
                 spec: app.spec.into(),
             }),
@@ -334,17 +330,17 @@ fn present(view: &dyn View, want: &Want) -> Result<Option<Present>, Fault> {
     })
 }
 
-fn step(declared: &Declared, before: Option<Object>, after: Object) -> Step {
+fn step(declared: &Declared, before: Option<Declaration>, after: &Declaration) -> Step {
     let kind = declared.kind.to_owned();
     let name = declared.name.clone();
     let action = match &before {
         None => Action::Create,
-        Some(before) if *before == after => Action::Unchanged,
+        Some(before) if before == after => Action::Unchanged,
         Some(_) => Action::Update,
     };
     let shown = action != Action::Unchanged;
     let before = before.filter(|_| shown).map(|object| json(&object));
-    let after = shown.then(|| json(&after));
+    let after = shown.then(|| json(after));
     let mut fields = Vec::new();
     if let (Some(before), Some(after)) = (&before, &after) {
         compare(String::new(), Some(before), Some(after), &mut fields);
@@ -359,7 +355,7 @@ fn step(declared: &Declared, before: Option<Object>, after: Object) -> Step {
     }
 }
 
-fn json(object: &Object) -> Value {
+fn json(object: &Declaration) -> Value {
     serde_json::to_value(object).expect("wire types are maps with text keys")
 }
 
@@ -400,7 +396,7 @@ pub(crate) fn export(
     kinds: &BTreeSet<&'static str>,
     prefix: &[u8],
 ) -> Result<Result<Vec<Value>, TooMuch>, Fault> {
-    type Collect = fn(&dyn View, &[u8], &mut Vec<Object>) -> Result<Result<(), TooMuch>, Fault>;
+    type Collect = fn(&dyn View, &[u8], &mut Vec<Declaration>) -> Result<Result<(), TooMuch>, Fault>;
     let collectors: BTreeMap<&str, Collect> = BTreeMap::from([
         ("address_plan", plan_objects as Collect),
         ("machine", machine_objects),
@@ -420,12 +416,12 @@ pub(crate) fn export(
 
 type Collected = Result<Result<(), TooMuch>, Fault>;
 
-fn plan_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
-    objects.extend(ipam::plan(view)?.map(|stored| Object::AddressPlan(stored.plan.into())));
+fn plan_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
+    objects.extend(ipam::plan(view)?.map(|stored| Declaration::AddressPlan(stored.plan.into())));
     Ok(Ok(()))
 }
 
-fn machine_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
+fn machine_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
     let mut after = None;
     loop {
         let listing = registry::list(view, &registry::Selector::default(), after.as_ref(), PAGE_ROWS)?;
@@ -433,7 +429,7 @@ fn machine_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -
             listing
                 .machines
                 .iter()
-                .map(|machine| Object::Machine(machine.spec().into())),
+                .map(|machine| Declaration::Machine(machine.spec().into())),
         );
         after = listing.next;
         if after.is_none() {
@@ -442,7 +438,7 @@ fn machine_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -
     }
 }
 
-fn template_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
+fn template_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
     let mut after = None;
     loop {
         let listing = netboot::list(view, after.as_ref(), PAGE_ROWS)?;
@@ -457,7 +453,7 @@ fn template_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) 
     }
 }
 
-fn service_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
+fn service_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
     let mut after = None;
     loop {
         let listing = catalog::all(view, after.as_ref(), PAGE_ROWS)?;
@@ -470,7 +466,7 @@ fn service_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -
     }
 }
 
-fn kv_objects(view: &dyn View, prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
+fn kv_objects(view: &dyn View, prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
     let mut after = None;
     let mut bytes = 0;
     loop {
@@ -489,14 +485,14 @@ fn kv_objects(view: &dyn View, prefix: &[u8], objects: &mut Vec<Object>) -> Coll
     }
 }
 
-fn app_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Object>) -> Collected {
+fn app_objects(view: &dyn View, _prefix: &[u8], objects: &mut Vec<Declaration>) -> Collected {
     let mut after = None;
     loop {
         let listing = apps::list(view, after.as_ref(), PAGE_ROWS)?;
         // An app that is being deleted is not declared any more.
         let apps = listing.apps.into_iter().filter(|(_, app)| !app.deleting);
         objects.extend(apps.map(|(name, app)| {
-            Object::App(App {
+            Declaration::App(App {
                 name: name.0,
                 spec: app.spec.into(),
             })

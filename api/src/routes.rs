@@ -300,6 +300,14 @@ impl Routes {
         })
     }
 
+    /// The schemas that the document is made of, some several times.
+    #[cfg(test)]
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = &(String, RefOr<Schema>)> {
+        self.operations
+            .iter()
+            .flat_map(|(_, _, _, operation)| &operation.schemas)
+    }
+
     /// Method and path of every route.
     #[cfg(test)]
     pub(crate) fn list(&self) -> Vec<(&'static str, &'static str)> {

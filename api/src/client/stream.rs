@@ -64,7 +64,7 @@ impl<T: DeserializeOwned> Stream<T> {
         loop {
             while let Some(message) = take_message(&mut self.buffer) {
                 let id = message.id;
-                let found = self.read(message)?;
+                let found = self.read(&message)?;
                 self.position = id.or(self.position);
                 if let Some(value) = found {
                     return Ok(Some(value));
@@ -85,7 +85,7 @@ impl<T: DeserializeOwned> Stream<T> {
     }
 
     /// The value of a message; none in those that only tell how far the server has come.
-    fn read(&self, message: Message) -> Result<Option<T>, Error> {
+    fn read(&self, message: &Message) -> Result<Option<T>, Error> {
         let server = || self.client.servers[self.client.preferred.load(Relaxed)].to_string();
         let unreadable = |error: serde_json::Error| Error::Unreadable {
             server: server(),

@@ -36,7 +36,7 @@ pub fn router(services: Services) -> Router {
 }
 
 /// Every route of the API.
-fn routes() -> Routes {
+pub(crate) fn routes() -> Routes {
     let areas = [
         kv::routes,
         events::routes,

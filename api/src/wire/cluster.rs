@@ -22,6 +22,7 @@ pub enum Role {
 
 /// The cluster, as the node that is asked sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ClusterStatus)]
 pub struct Status {
     /// The identity of the cluster.
     pub cluster_id: Uuid,

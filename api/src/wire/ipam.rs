@@ -42,7 +42,7 @@ pub struct Pool {
     pub gateway_offset: u32,
 }
 
-fn pool(field: &str, pool: Pool) -> Result<ipam::Pool, Invalid> {
+fn pool(field: &str, pool: &Pool) -> Result<ipam::Pool, Invalid> {
     let cidr: Ipv4Net = pool.cidr.parse().map_err(|_| {
         Invalid::new(
             format!("{field}.cidr"),
@@ -77,8 +77,8 @@ impl TryFrom<AddressPlan> for ipam::AddressPlan {
             index_offset: plan.index_offset,
             machines_per_rack_max: plan.machines_per_rack_max,
             addresses_per_machine: plan.addresses_per_machine,
-            machines: pool("machines", plan.machines)?,
-            bmcs: plan.bmcs.map(|bmcs| pool("bmcs", bmcs)).transpose()?,
+            machines: pool("machines", &plan.machines)?,
+            bmcs: plan.bmcs.map(|bmcs| pool("bmcs", &bmcs)).transpose()?,
         })
     }
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 /// A stored pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KvPair)]
 pub struct Pair {
     /// The key, where it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +61,7 @@ impl From<(kv::Key, kv::Pair)> for Pair {
 /// The JSON form of a value to put; the key is in the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvValue)]
 pub struct Value {
     /// As text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +87,7 @@ impl Value {
 /// Puts a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvPut)]
 pub struct Put {
     /// The key, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +141,7 @@ impl TryFrom<Put> for kv::Command {
 /// Deletes one key, or all with a prefix.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvDelete)]
 pub struct Delete {
     /// The key, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +183,7 @@ fn selection(
 
 /// How many keys a deletion took away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KvDeleted)]
 pub struct Deleted {
     /// The count.
     pub deleted: u64,
@@ -187,6 +192,7 @@ pub struct Deleted {
 /// Compares, then does one thing or the other, in one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvTxn)]
 pub struct Txn {
     /// All of these must hold for `then`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -203,6 +209,7 @@ pub struct Txn {
 /// `created`, `version`, `value` and `value_base64` says what is compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvCompare)]
 pub struct Compare {
     /// The key, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,6 +240,7 @@ pub struct Compare {
 /// How two sides compare.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = KvRelation)]
 pub enum Relation {
     /// The same.
     #[default]
@@ -290,6 +298,7 @@ impl TryFrom<Compare> for kv::Compare {
 /// One operation of a transaction. Operations run in order and see the ones before them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = KvOp)]
 pub enum Op {
     /// Reads a key.
     Get(Key),
@@ -302,6 +311,7 @@ pub enum Op {
 /// A key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KvKey)]
 pub struct Key {
     /// As text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -363,6 +373,7 @@ impl TryFrom<Txn> for kv::Command {
 
 /// What a transaction did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KvTxnResult)]
 pub struct TxnResult {
     /// Whether all conditions held, so that `then` ran.
     pub succeeded: bool,
@@ -373,6 +384,7 @@ pub struct TxnResult {
 /// What one operation of a transaction came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = KvOpResult)]
 pub enum OpResult {
     /// The value that was read, or null.
     Got(Option<Got>),
@@ -384,6 +396,7 @@ pub enum OpResult {
 
 /// A value that a transaction read. Its revisions are 0 where the transaction itself made them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KvGot)]
 pub struct Got {
     /// The value, where it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -425,6 +438,7 @@ impl From<kv::OpResult> for OpResult {
 /// What happened to a pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schema(as = KvEvent)]
 pub enum Event {
     /// A key was put.
     Put {
@@ -475,6 +489,7 @@ impl From<kv::Event> for Event {
 
 /// All that happened to the watched pairs in one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KvChange)]
 pub struct Change {
     /// When: the `after` to go on with.
     pub revision: u64,

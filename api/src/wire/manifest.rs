@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The objects, in any order; none twice.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Declaration>)]
     pub objects: Vec<Value>,
     /// Only if none of these objects was modified after this revision: that of the plan that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -20,8 +20,7 @@ pub struct Manifest {
 /// One object of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[schema(as = ManifestObject)]
-pub enum Object {
+pub enum Declaration {
     /// The address plan.
     AddressPlan(ipam::AddressPlan),
     /// A machine.
@@ -90,21 +89,21 @@ pub struct App {
     pub spec: apps::Spec,
 }
 
-impl Object {
+impl Declaration {
     /// Its kind and its name, by which no other object of a manifest is called.
     pub fn id(&self) -> Result<(&'static str, String), Invalid> {
         Ok(match self {
-            Object::AddressPlan(_) => ("address_plan", String::new()),
-            Object::Machine(machine) => ("machine", machine.serial.clone()),
-            Object::BootTemplate(template) => ("boot_template", template.name.clone()),
-            Object::ServiceInstance(ServiceInstance {
+            Declaration::AddressPlan(_) => ("address_plan", String::new()),
+            Declaration::Machine(machine) => ("machine", machine.serial.clone()),
+            Declaration::BootTemplate(template) => ("boot_template", template.name.clone()),
+            Declaration::ServiceInstance(ServiceInstance {
                 service, instance, ..
             }) => ("service_instance", format!("{service}/{instance}")),
-            Object::Kv(pair) => {
+            Declaration::Kv(pair) => {
                 let key = join_bytes("key", pair.key.clone(), pair.key_base64.clone())?;
                 ("kv", key.escape_ascii().to_string())
             }
-            Object::App(app) => ("app", app.name.clone()),
+            Declaration::App(app) => ("app", app.name.clone()),
         })
     }
 }
@@ -136,11 +135,11 @@ pub struct Step {
     pub name: String,
     /// The object as it is, if there is one and it would change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Declaration>)]
     pub before: Option<Value>,
     /// The object as it would be, if it would change or come into being.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Declaration>)]
     pub after: Option<Value>,
     /// The fields that would change, as `labels.zone`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -176,6 +175,6 @@ pub struct Difference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Exported {
     /// The objects.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Declaration>)]
     pub objects: Vec<Value>,
 }
