@@ -43,6 +43,8 @@ struct Following<L> {
     app: App,
     lens: L,
     position: Revision,
+    /// What this node had applied before the last read. It runs ahead of the position where entries carry no command.
+    applied: Revision,
     /// Whether the end of the journal was reached, so that the next step waits.
     caught_up: bool,
     ended: bool,
@@ -67,6 +69,7 @@ pub(crate) fn follow<L: Lens>(
         app: app.clone(),
         lens,
         position,
+        applied: Revision(0),
         caught_up: false,
         ended: false,
         _permit: app.stream_permit()?,
@@ -128,7 +131,7 @@ impl<L: Lens> Following<L> {
                 let reader = &self.app.services.reader;
                 tokio::select! {
                     () = self.app.services.shutdown.cancelled() => return None,
-                    _ = reader.changed(self.position) => {}
+                    _ = reader.changed(self.position.max(self.applied)) => {}
                     () = tokio::time::sleep_until(told + progress) => return Some(self.progress()),
                 }
             }
@@ -154,6 +157,7 @@ impl<L: Lens> Following<L> {
 
     /// The messages of the next records; empty where the filter let none through.
     fn read(&mut self) -> Bytes {
+        self.applied = self.app.services.reader.stamp().applied;
         let Following {
             app, lens, position, ..
         } = &*self;

@@ -61,6 +61,13 @@ impl SingleNode {
         self.state().unreadable = error;
     }
 
+    /// Applies an entry that carries no command, as a change of the membership does.
+    pub fn apply_blank(&self) {
+        let mut state = self.state();
+        state.applied += 1;
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
     fn run(&self, proposal: Proposal) -> Result<Outcome, ProposeError> {
         let mut state = self.state();
         let failure = (!state.failures.is_empty()).then(|| state.failures.remove(0));

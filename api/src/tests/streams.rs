@@ -1,12 +1,19 @@
 //! The journal as it happens.
 
 use super::Site;
-use crate::Limits;
+use crate::{Limits, Services, router};
 use axum::body::Body;
 use axum::response::Response;
+use http::Request;
 use http_body_util::BodyExt;
+use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
+use onward_statemachine::testing::SingleNode;
+use onward_statemachine::{Fault, Revision, View};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use tower::ServiceExt;
 
 /// The end of a stream as a client sees it.
 struct Reading {
@@ -143,7 +150,7 @@ async fn streams_are_bounded_and_end_with_the_node() {
 #[tokio::test]
 async fn a_slow_stream_that_is_overtaken_by_compaction_ends_with_the_reason() {
     use onward_statemachine::ports::{Proposal, Proposer};
-    use onward_statemachine::{Actor, Command, Revision, system};
+    use onward_statemachine::{Actor, Command, system};
     let site = Site::new();
     for _ in 0..200 {
         site.put("a", "1").await;
@@ -162,4 +169,50 @@ async fn a_slow_stream_that_is_overtaken_by_compaction_ends_with_the_reason() {
         (name.as_str(), &data["floor"], &data["code"]),
         ("compacted", &json!(190), &json!("compacted"))
     );
+}
+
+/// A node that counts how often its state is read.
+struct Counted {
+    node: Arc<SingleNode>,
+    reads: AtomicUsize,
+}
+
+impl Reader for Counted {
+    fn barrier(&self, freshness: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>> {
+        self.node.barrier(freshness)
+    }
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) {
+        self.reads.fetch_add(1, Relaxed);
+        self.node.with_view(read);
+    }
+    fn stamp(&self) -> Stamp {
+        self.node.stamp()
+    }
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
+        self.node.changed(after)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_rests_after_entries_that_carry_no_command() {
+    let node = Arc::new(SingleNode::new());
+    let reader = Arc::new(Counted {
+        node: node.clone(),
+        reads: AtomicUsize::new(0),
+    });
+    node.apply_blank();
+    let mut services = Services::new(node.clone(), reader.clone(), node.clone());
+    services.limits.progress_ms = 100;
+    let request = Request::builder()
+        .uri("/v1/events?after=0")
+        .body(Body::empty())
+        .expect("a request");
+    let response = router(services)
+        .oneshot(request)
+        .await
+        .expect("the router never fails");
+    let mut idle = Reading::of(response);
+    assert_eq!(idle.next().await.expect("a message").0, "progress");
+    let reads = reader.reads.load(Relaxed);
+    assert!(reads < 10, "{reads} reads while nothing happened");
 }
