@@ -299,6 +299,11 @@ impl Config {
         self.peer.advertise.clone().unwrap_or_else(|| self.peer.listen.to_string())
     }
 
+    /// Where deployments keep everything.
+    pub fn deployments_dir(&self) -> PathBuf {
+        self.data_dir.join("apps")
+    }
+
     /// The domain below which every app is reachable.
     pub fn ingress_domain(&self) -> String {
         self.ingress.domain.clone().unwrap_or_else(|| format!("apps.{}", self.dns.zone))

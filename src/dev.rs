@@ -36,6 +36,8 @@ pub struct Flags {
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long apps may take to stop.
+const APP_GRACE: Duration = Duration::from_secs(5);
 const BASE_PORT: u16 = 7400;
 
 #[derive(Debug, Serialize)]
@@ -313,6 +315,13 @@ async fn stop(nodes: &[Node], mut children: Vec<Child>) {
             if let Err(error) = child.kill().await {
                 tracing::error!(node = node.id, %error, "the node could not be killed");
             }
+        }
+    }
+    // Instances outlive their node, but not this cluster.
+    for node in nodes {
+        let apps = node.config.deployments_dir();
+        if let Err(error) = onward_appliers_deployments::stop_instances(&apps, APP_GRACE).await {
+            tracing::warn!(node = node.id, %error, "the node's apps could not be stopped");
         }
     }
 }

@@ -98,7 +98,7 @@ async fn roll_forward(
     let dns = services::dns::serve(dns, reader.clone(), stop.clone()).await.context("dns.listen")?;
     let deployments = deployments::Config {
         node,
-        data_dir: config.data_dir.join("apps"),
+        data_dir: config.deployments_dir(),
         ingress_listen: config.ingress.listen,
         ingress_domain: Some(config.ingress_domain()),
         advertise_host: config.instance_address(),

@@ -16,8 +16,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use driver::DriverError;
 use driver::process::ProcessDriver;
-use driver::{Driver, DriverError};
 use ingress::Ingress;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use onward_statemachine::{Actor, NodeId};
@@ -143,16 +143,8 @@ fn instances_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("instances")
 }
 
-/// Ends every instance that a node which has stopped left running on this machine: for clusters that are thrown away.
-pub async fn stop_instances(
-    data_dir: &Path,
-    node: NodeId,
-    cluster_id: uuid::Uuid,
-    grace: Duration,
-) -> Result<(), DriverError> {
-    let localhost = IpAddr::from([127, 0, 0, 1]);
-    let driver = ProcessDriver::new(instances_folder(data_dir), localhost, cluster_id, node);
-    let ids = driver.known();
-    let stops = ids.iter().map(|id| driver.stop(id, grace));
-    futures::future::try_join_all(stops).await.map(|_| ())
+/// Ends every instance that a node which has stopped left running on this machine: for clusters whose end is the end
+/// of all that they ran. `data_dir` is what its [`Config`] had.
+pub async fn stop_instances(data_dir: &Path, grace: Duration) -> Result<(), DriverError> {
+    driver::process::stop_all(&instances_folder(data_dir), grace).await
 }

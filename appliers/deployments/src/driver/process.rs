@@ -61,6 +61,8 @@ pub struct ProcessDriver {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Handle {
+    /// [`ProcessDriver::scope`], for those who have nothing but the folder.
+    scope: String,
     port: u16,
     boot: String,
     /// Its supervisor, once that is known to have been started.
@@ -164,6 +166,7 @@ impl ProcessDriver {
                         .map_err(DriverError::io(format!("making {}", folder.display())))?;
                 }
                 let handle = Handle {
+                    scope: self.scope.clone(),
                     port: free_port(self.address).map_err(DriverError::io("finding a free port"))?,
                     boot: self.boot.clone(),
                     pid: None,
@@ -331,6 +334,18 @@ impl Driver for ProcessDriver {
             }
         }
     }
+}
+
+/// Ends every instance that has a handle below `folder`, whichever cluster and node it is of.
+pub(crate) async fn stop_all(folder: &Path, grace: Duration) -> Result<(), DriverError> {
+    let drivers = kept(folder).into_iter().filter_map(|id| {
+        let localhost = IpAddr::from([127, 0, 0, 1]);
+        let mut driver = ProcessDriver::new(folder.to_owned(), localhost, uuid::Uuid::nil(), NodeId(0));
+        driver.scope = driver.handle(&id)?.scope;
+        Some((driver, id))
+    });
+    let stops = drivers.map(|(driver, id)| async move { driver.stop_now(&id, grace).await });
+    futures::future::try_join_all(stops).await.map(|_| ())
 }
 
 /// The instances that have a folder.

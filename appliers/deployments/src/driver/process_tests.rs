@@ -177,6 +177,7 @@ async fn an_intention_that_came_to_nothing_is_started_and_one_that_ended_is_not(
     let home = driver.home(&order.id);
     fs::create_dir_all(home.join("home")).unwrap();
     let intention = Handle {
+        scope: driver.scope.clone(),
         port: 4444,
         boot: procfs::boot_id(),
         pid: None,
@@ -242,6 +243,11 @@ async fn stopping_reaches_all_of_it() {
         .stop(&bed.order(9, "true").id, Duration::ZERO)
         .await
         .unwrap();
+
+    // All at once, knowing nothing but the folder.
+    driver.start(bed.order(3, "exec sleep 600")).await.unwrap();
+    stop_all(&driver.folder, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(bed.marked(), []);
 }
 
 #[test]
