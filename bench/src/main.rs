@@ -16,7 +16,7 @@ use load::{Load, Sample};
 use report::{Cell, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 use system::{Kind, Programs, System};
 
@@ -75,7 +75,17 @@ const QUICK: Plan = Plan {
 };
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let options = Options::parse();
     let programs = Programs {
         onward: options.onward.clone(),
@@ -172,7 +182,14 @@ async fn write_round(
             measured: plan.measured,
         };
         let sample = load::run(&system, load, round).await;
-        let sample = sample.with_context(|| format!("{} with {} clients", kind.name(), cell.clients))?;
+        let sample = sample.with_context(|| {
+            let log = system.last_words();
+            format!(
+                "{} with {} clients; its nodes logged last:\n{log}\n",
+                kind.name(),
+                cell.clients
+            )
+        })?;
         progress(format_args!(
             "round {} of {}: {} nodes of {}, {} clients: {} writes/s, p50 {:.2} ms, p99 {:.2} ms",
             round + 1,

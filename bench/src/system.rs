@@ -19,6 +19,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to stop when asked to; then it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
+/// How many lines of each node's log go into a failure.
+const LAST_LINES: usize = 10;
+
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -64,6 +67,7 @@ pub struct System {
     pub endpoints: Vec<SocketAddr>,
     /// Its server processes, one a node.
     pub pids: Vec<u32>,
+    logs: Vec<PathBuf>,
     _processes: Vec<Process>,
 }
 
@@ -81,6 +85,21 @@ impl System {
     /// CPU time used by all nodes so far.
     pub fn cpu_time(&self) -> Result<Duration> {
         machine::cpu_time(&self.pids)
+    }
+
+    /// The end of what its nodes logged: they log in the directory that goes with the run.
+    pub fn last_words(&self) -> String {
+        let mut words = Vec::new();
+        for log in &self.logs {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            words.extend(
+                lines[lines.len().saturating_sub(LAST_LINES)..]
+                    .iter()
+                    .map(|line| (*line).to_owned()),
+            );
+        }
+        words.join("\n")
     }
 
     /// Kills the nodes without warning.
@@ -133,6 +152,7 @@ struct Ready {
 struct ReadyNode {
     pid: u32,
     http: String,
+    dir: PathBuf,
 }
 
 fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
@@ -161,6 +181,11 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
         kind: Kind::Onward,
         endpoints: ready.nodes.iter().map(endpoint).collect::<Result<_>>()?,
         pids: ready.nodes.iter().map(|node| node.pid).collect(),
+        logs: ready
+            .nodes
+            .iter()
+            .map(|node| node.dir.join("onward.log"))
+            .collect(),
         _processes: vec![process],
     })
 }
@@ -231,6 +256,9 @@ async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Res
         kind,
         endpoints,
         pids: processes.iter().map(|process| process.0.id()).collect(),
+        logs: (0..nodes)
+            .map(|index| dir.join(format!("node{index}.log")))
+            .collect(),
         _processes: processes,
     })
 }
