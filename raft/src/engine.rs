@@ -4,13 +4,14 @@ use crate::clock::Clock;
 use crate::config::{Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
 use crate::identity::Identity;
+use crate::join::Trust;
 use crate::log::LogStore;
 use crate::peer::Peers;
-use crate::peer::wire::kind;
 use crate::read::Rounds;
 use crate::state::{State, StateStore};
 use crate::types::{PeerNode, TypeConfig};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::AppendEntriesRequest;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +46,7 @@ pub(crate) struct Engine {
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,
     pub(crate) rounds: Rounds,
+    pub(crate) trust: Trust,
     /// Cancelled first when the node goes down: nothing new begins.
     pub(crate) closing: CancellationToken,
     leadership: watch::Sender<Leadership>,
@@ -65,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) timings: Timings,
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,
+    pub(crate) trust: Trust,
 }
 
 impl Engine {
@@ -81,6 +84,7 @@ impl Engine {
             snapshots: parts.snapshots,
             limits: parts.limits,
             rounds: Rounds::default(),
+            trust: parts.trust,
             closing: CancellationToken::new(),
             leadership: watch::Sender::default(),
             started: Instant::now(),
@@ -131,19 +135,13 @@ impl Engine {
         leadership.leader.as_ref().is_some_and(|(id, _)| *id == self.id())
     }
 
-    /// Notes that `node` sent entries, if it is who leads.
-    pub(crate) fn hear_from(&self, node: u64) {
+    /// Notes an append request of `node`: a sign of life, if it is who leads.
+    pub(crate) fn hear(&self, node: u64, request: &AppendEntriesRequest<TypeConfig>) {
+        self.trust.learn(&request.vote, request.leader_commit.as_ref());
         let leadership = self.leadership.borrow();
         if leadership.leader.as_ref().is_some_and(|(id, _)| *id == node) {
             let since = self.started.elapsed().as_millis() as u64;
             self.heard_ms.store(since, Relaxed);
-        }
-    }
-
-    /// As [`Engine::hear_from`], for a request on the control lane.
-    pub(crate) fn hear_from_leader(&self, node: u64, kind: u8) {
-        if kind == kind::APPEND {
-            self.hear_from(node);
         }
     }
 
@@ -190,12 +188,14 @@ impl Engine {
         }
     }
 
-    /// Takes a snapshot when the log has grown by bytes, which openraft does not count.
-    pub(crate) async fn watch_log_bytes(self: Arc<Self>) {
+    /// Takes a snapshot when the log has grown by bytes, which openraft does not count, and settles whether this node
+    /// has caught up.
+    pub(crate) async fn watch_log(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         let mut bytes_at_snapshot = self.counters.log_synced_bytes.load(Relaxed);
         let mut built = self.counters.snapshots_built.load(Relaxed);
         while self.token().run_until_cancelled(ticks.tick()).await.is_some() {
+            self.trust.settle(self.state.applied(), self.leads());
             let bytes = self.counters.log_synced_bytes.load(Relaxed);
             let built_now = self.counters.snapshots_built.load(Relaxed);
             if built_now != built {

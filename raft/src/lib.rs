@@ -20,6 +20,7 @@ mod counters;
 mod engine;
 mod fault;
 mod identity;
+mod join;
 mod log;
 mod member;
 mod node;

@@ -78,6 +78,8 @@ impl Engine {
             } => self.promote(id, PeerNode { peer, http }, replaces).await,
             MemberRequest::Remove { id } => self.remove(id).await,
             MemberRequest::Transfer { to } => self.transfer_to(to.0).await,
+            MemberRequest::Known { id } if self.knows_log_of(id) => Ok(()),
+            MemberRequest::Known { id } => Err(format!("no log of node {id} is known")),
         };
         match done {
             Ok(()) => MemberAnswer::Done,
@@ -129,6 +131,14 @@ impl Engine {
                 .change_membership(ChangeMembers::ReplaceAllVoters(wanted), false),
         )
         .await
+    }
+
+    /// Whether entries are known to have been in the log of `id`.
+    fn knows_log_of(&self, id: NodeId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|known| known.get(&id.0));
+        matched.is_some_and(|matched| matched.is_some())
     }
 
     async fn remove(&self, id: NodeId) -> Result<(), String> {

@@ -1,28 +1,26 @@
 //! The life of a node: start, join, shut down.
 
 use crate::clock::SystemClock;
-use crate::config::{Config, Join, raft_config};
+use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
-use crate::identity::{self, Identity};
+use crate::identity;
+use crate::join::{Trust, establish, form_or_join};
 use crate::log::{LogStore, OpenError};
 use crate::member::{MemberError, outcome_of};
 use crate::peer::Peers;
-use crate::peer::frame::Lane;
 use crate::peer::net::Tcp;
 use crate::peer::network::Factory;
 use crate::peer::server;
-use crate::peer::wire::{MemberAnswer, MemberRequest, kind};
+use crate::peer::wire::{MemberAnswer, MemberRequest};
 use crate::propose::NodeProposer;
 use crate::read::NodeReader;
 use crate::state::{State, StateStore, open_rocks};
 use crate::status::NodeCluster;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
-use onward_statemachine::codec;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use openraft::async_runtime::watch::WatchReceiver;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -34,11 +32,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// How long a join, and its parts, may take before it is tried again.
-const JOIN_DEADLINE: Duration = Duration::from_secs(20);
-const PROMOTE_DEADLINE: Duration = Duration::from_secs(30 * 60);
-const JOIN_PAUSE: Duration = Duration::from_millis(500);
-const JOIN_TRIES: usize = 20;
 /// How long tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -205,6 +198,7 @@ impl Node {
             timings: config.timings,
             snapshots: config.snapshots,
             limits: config.limits,
+            trust: Trust::of(&config.data_dir),
         });
         tracing::info!(
             node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,
@@ -213,7 +207,7 @@ impl Node {
         let tasks = engine.tasks().clone();
         tasks.spawn(server::serve(engine.clone(), listener));
         tasks.spawn(engine.clone().follow_leadership());
-        tasks.spawn(engine.clone().watch_log_bytes());
+        tasks.spawn(engine.clone().watch_log());
         form_or_join(&engine, &config, node).await?;
         Ok(Node {
             engine,
@@ -375,108 +369,6 @@ async fn listen(config: &mut Config) -> Result<TcpListener, StartError> {
     })
 }
 
-/// Finds out who this node is, and writes it down before anything else.
-async fn establish(config: &Config) -> Result<Identity, StartError> {
-    let path = || config.data_dir.clone();
-    if let Some(known) = identity::read(&config.data_dir)? {
-        if known.cluster_name != config.cluster_name {
-            return Err(StartError::OtherCluster {
-                path: path(),
-                found: known.cluster_name,
-                wanted: config.cluster_name.clone(),
-            });
-        }
-        return match config.node_id {
-            Some(wanted) if wanted != known.node => Err(StartError::OtherNode {
-                path: path(),
-                found: known.node,
-                wanted,
-            }),
-            _ => Ok(known),
-        };
-    }
-    let identity = match (&config.join, config.node_id) {
-        (Some(join), _) => ask_to_join(config, join).await?,
-        (None, Some(node)) => {
-            if !config.initial_members.iter().any(|member| member.id == node) {
-                return Err(StartError::NotInitial(node));
-            }
-            Identity {
-                cluster_id: identity::cluster_id(&config.cluster_name, &config.initial_members),
-                cluster_name: config.cluster_name.clone(),
-                node,
-            }
-        }
-        (None, None) => return Err(StartError::NoIdentity),
-    };
-    identity::write(&config.data_dir, &identity)?;
-    Ok(identity)
-}
-
-/// Asks a member for an id.
-async fn ask_to_join(config: &Config, join: &Join) -> Result<Identity, StartError> {
-    let failed = |reason: String| StartError::Join {
-        address: join.peer_address.clone(),
-        reason,
-    };
-    let mut reason = String::new();
-    for _ in 0..JOIN_TRIES {
-        match ask_member(&join.peer_address, &MemberRequest::Allocate, JOIN_DEADLINE).await {
-            Ok(MemberAnswer::Allocated {
-                id,
-                cluster_id,
-                cluster_name,
-            }) => {
-                if cluster_name != config.cluster_name {
-                    return Err(failed(format!(
-                        "it belongs to cluster `{cluster_name}`, not to `{}`",
-                        config.cluster_name
-                    )));
-                }
-                tracing::info!(node = %id, cluster = %cluster_id, "joining the cluster under a new id");
-                return Ok(Identity {
-                    cluster_id,
-                    cluster_name,
-                    node: id,
-                });
-            }
-            Ok(answer) => reason = format!("{answer:?}"),
-            Err(error) => reason = error,
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
-    }
-    Err(failed(reason))
-}
-
-/// One request on the join lane, over a connection of its own.
-async fn ask_member(
-    address: &str,
-    request: &MemberRequest,
-    deadline: Duration,
-) -> Result<MemberAnswer, String> {
-    let token = CancellationToken::new();
-    let _ended = token.clone().drop_guard();
-    let counters = Arc::new(Counters::default());
-    let peers = Peers::new(
-        Arc::new(Tcp),
-        (0, Uuid::nil()),
-        deadline,
-        counters,
-        token,
-        TaskTracker::new(),
-    );
-    let node = PeerNode {
-        peer: address.to_owned(),
-        http: String::new(),
-    };
-    let channel = peers.channel(0, &node, Lane::Join);
-    let body = channel
-        .call(kind::MEMBER, &codec::encode(request), deadline)
-        .await
-        .map_err(|error| error.to_string())?;
-    codec::decode(&body).map_err(|error| error.to_string())
-}
-
 async fn open_stores(config: &Config, counters: Arc<Counters>) -> Result<(LogStore, Arc<State>), StartError> {
     let dir = config.data_dir.clone();
     let path = dir.clone();
@@ -490,68 +382,5 @@ async fn open_stores(config: &Config, counters: Arc<Counters>) -> Result<(LogSto
         Ok(Err(OpenError::Forgot(reason))) => Err(StartError::Forgot(reason)),
         Ok(Err(OpenError::Io(error))) => Err(StartError::Io { path, error }),
         Err(error) => Err(StartError::Engine(error.to_string())),
-    }
-}
-
-async fn form_or_join(engine: &Arc<Engine>, config: &Config, node: PeerNode) -> Result<(), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Engine(error.to_string());
-    if engine
-        .raft
-        .is_initialized()
-        .await
-        .map_err(|error| failed(&error))?
-    {
-        return Ok(());
-    }
-    if let Some(join) = &config.join {
-        let (joining, join) = (engine.clone(), join.clone());
-        let token = engine.token().clone();
-        engine.tasks().spawn(async move {
-            token
-                .run_until_cancelled_owned(promote(joining, join, node))
-                .await
-        });
-        return Ok(());
-    }
-    let me = engine.identity.node;
-    if !config.initial_members.iter().any(|member| member.id == me) {
-        tracing::warn!(node = %me, "this node has no log, is not an initial member and joins nobody: it waits to be added");
-        return Ok(());
-    }
-    let members: BTreeMap<u64, PeerNode> = config
-        .initial_members
-        .iter()
-        .map(|member| {
-            let node = PeerNode {
-                peer: member.peer_address.clone(),
-                http: member.http_url.clone(),
-            };
-            (member.id.0, node)
-        })
-        .collect();
-    // All initial members do this with the same list; who comes late finds the cluster formed.
-    if let Err(error) = engine.raft.initialize(members).await {
-        tracing::debug!(%error, "the cluster is formed already");
-    }
-    Ok(())
-}
-
-/// Asks to be made a member until it is.
-async fn promote(engine: Arc<Engine>, join: Join, node: PeerNode) {
-    let request = MemberRequest::Promote {
-        id: engine.identity.node,
-        peer: node.peer,
-        http: node.http,
-        replaces: join.replaces,
-    };
-    loop {
-        match ask_member(&join.peer_address, &request, PROMOTE_DEADLINE).await {
-            Ok(MemberAnswer::Done) => {
-                return tracing::info!(node = engine.id(), "this node is a voter now");
-            }
-            Ok(answer) => tracing::warn!(?answer, "this node was not made a member; trying again"),
-            Err(error) => tracing::warn!(%error, "this node was not made a member; trying again"),
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
     }
 }

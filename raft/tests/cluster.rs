@@ -517,3 +517,27 @@ async fn strangers_are_refused() {
     stranger.abandon().await;
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_voter_does_not_come_back_under_its_id() {
+    let mut site = Site::new(3);
+    let mut nodes = site.start_all().await;
+    let last = write(&nodes[0], "a", "1").await;
+    for node in &nodes {
+        wait_applied(node, last).await;
+    }
+    let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
+    let wiped = (leader.0 % 3) as usize;
+    nodes.remove(wiped).abandon().await;
+    let mut config = site.config(wiped);
+    let empty = tempfile::tempdir().expect("temp dir");
+    config.data_dir = empty.path().to_owned();
+    config.peer_listener = Some(listener());
+    let refused = Node::start(config).await.err().expect("is refused");
+    assert!(matches!(refused, StartError::Forgot(_)), "{refused}");
+    assert!(refused.to_string().contains("onward serve --join URL"));
+    write(&nodes[0], "b", "2").await;
+    for node in nodes {
+        node.abandon().await;
+    }
+}

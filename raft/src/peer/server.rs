@@ -7,8 +7,10 @@ use super::network::encode_append_result;
 use super::transfer;
 use super::wire::{self, MemberRequest, Proposed, kind};
 use crate::engine::Engine;
+use crate::types::TypeConfig;
 use futures::{FutureExt, StreamExt, stream};
 use onward_statemachine::{Envelope, codec};
+use openraft::raft::VoteRequest;
 use openraft::storage::Snapshot;
 use std::io;
 use std::net::SocketAddr;
@@ -106,7 +108,7 @@ async fn serve_log(
             let next = engine.token().run_until_cancelled(reader.next()).await?;
             match next.and_then(|frame| frame.map(|frame| wire::decode_append(frame.body)).transpose()) {
                 Ok(Some(request)) => {
-                    engine.hear_from(from);
+                    engine.hear(from, &request);
                     Some((request, reader))
                 }
                 Ok(None) => None,
@@ -176,8 +178,10 @@ async fn serve_requests(
         match (hello.lane, frame.kind) {
             (Lane::Forward, kind::PROPOSE) => propose(engine, frame, &answers).await,
             (Lane::Control, _) => {
-                engine.hear_from_leader(hello.from, frame.kind);
-                serve_later(engine, frame, &answers, control);
+                let from = hello.from;
+                serve_later(engine, frame, &answers, move |engine, frame| {
+                    control(engine, frame, from)
+                });
             }
             (Lane::Forward, kind::READ_INDEX) => serve_later(engine, frame, &answers, read_index),
             (Lane::Forward, kind::MEMBER) => serve_later(engine, frame, &answers, member_here),
@@ -227,7 +231,7 @@ where
     });
 }
 
-async fn control(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
+async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>, String> {
     fn text(error: impl std::fmt::Display) -> String {
         error.to_string()
     }
@@ -235,15 +239,16 @@ async fn control(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
     match frame.kind {
         kind::APPEND => {
             let request = wire::decode_append(frame.body).map_err(text)?;
+            engine.hear(from, &request);
             let response = raft.append_entries(request).await.map_err(text)?;
             Ok(codec::encode(&response))
         }
         kind::VOTE => {
-            let request = wire::decode(&frame.body).map_err(text)?;
+            let request = votable(&engine, &frame)?;
             Ok(codec::encode(&raft.vote(request).await.map_err(text)?))
         }
         kind::PRE_VOTE => {
-            let request = wire::decode(&frame.body).map_err(text)?;
+            let request = votable(&engine, &frame)?;
             Ok(codec::encode(&raft.pre_vote(request).await.map_err(text)?))
         }
         kind::TRANSFER => {
@@ -253,6 +258,17 @@ async fn control(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
         }
         kind => Err(format!("no request has kind {kind}")),
     }
+}
+
+/// A request for a vote, unless this node may not vote yet.
+fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, String> {
+    let request: VoteRequest<TypeConfig> = wire::decode(&frame.body).map_err(|error| error.to_string())?;
+    let applied = engine.state().applied();
+    if engine.trust.may_vote(request.last_log_id.as_ref(), applied) {
+        return Ok(request);
+    }
+    tracing::warn!(candidate = %request.vote, "this node began without a log and votes once it has caught up");
+    Err("this node began without a log and has not caught up with a leader yet".to_owned())
 }
 
 async fn read_index(engine: Arc<Engine>, _frame: Frame) -> Result<Vec<u8>, String> {
@@ -266,5 +282,10 @@ async fn member_here(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, Strin
 
 async fn member_anywhere(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
     let request: MemberRequest = wire::decode(&frame.body).map_err(|error| error.to_string())?;
-    Ok(codec::encode(&engine.change_members(request).await))
+    let answer = match request {
+        // Who asks this will not wait for an election.
+        MemberRequest::Known { .. } => engine.change_members_here(request).await,
+        request => engine.change_members(request).await,
+    };
+    Ok(codec::encode(&answer))
 }

@@ -65,6 +65,8 @@ pub(crate) enum MemberRequest {
     Remove { id: NodeId },
     /// Hand leadership over.
     Transfer { to: NodeId },
+    /// Is there a log of this node, as far as the leader knows? `Done` means yes.
+    Known { id: NodeId },
 }
 
 /// What came of it.

@@ -1,1 +1,281 @@
+use super::snapshot::{SnapshotDir, name_of};
+use super::*;
+use crate::types::{LeaderId, Payload};
+use bytes::Bytes;
+use futures::stream;
+use onward_statemachine::hash::state_hash;
+use onward_statemachine::services::kv;
+use onward_statemachine::{Actor, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys};
+use proptest::prelude::*;
+use std::ops::ControlFlow;
+use tempfile::TempDir;
+use uuid::Uuid;
 
+fn put(index: u64) -> Entry {
+    let envelope = Envelope {
+        command_id: CommandId(Uuid::now_v7()),
+        actor: Actor::new("test"),
+        proposed_at: Millis(1_700_000_000_000 + index),
+        command: Command::Kv(kv::Command::Put {
+            key: kv::Key(format!("key-{:04}", index % 50).into_bytes()),
+            value: vec![index as u8; 3000],
+            expect: None,
+        }),
+    };
+    Entry {
+        log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index),
+        payload: EntryPayload::Normal(Payload(Bytes::from(codec::encode(&envelope)))),
+    }
+}
+
+fn open(dir: &Path) -> StateStore {
+    let state = State::open(dir, open_rocks, Arc::new(Counters::default())).expect("opens");
+    StateStore::new(state).expect("opens")
+}
+
+async fn apply_entries(store: &mut StateStore, entries: &[Entry]) {
+    let items: Vec<_> = entries.iter().map(|entry| Ok((entry.clone(), None))).collect();
+    store.apply(stream::iter(items)).await.expect("applies");
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("creates");
+    for file in fs::read_dir(from).expect("lists") {
+        let file = file.expect("lists");
+        let target = to.join(file.file_name());
+        if file.file_type().expect("has a type").is_dir() {
+            copy_dir(&file.path(), &target);
+        } else {
+            fs::copy(file.path(), target).expect("copies");
+        }
+    }
+}
+
+fn hash(store: &StateStore) -> u64 {
+    store.state.read(state_hash)
+}
+
+#[tokio::test]
+async fn what_is_lost_in_a_crash_is_applied_again_to_the_same_state() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let entries: Vec<Entry> = (1..=200).map(put).collect();
+    let mut store = open(dir.path());
+    apply_entries(&mut store, &entries[..120]).await;
+    store.state.flush().expect("flushes");
+    apply_entries(&mut store, &entries[120..]).await;
+    let whole = hash(&store);
+    assert_eq!(store.state.applied(), Revision(200));
+    // What a crash leaves: the files as they are now. An orderly close would flush.
+    let left = tempfile::tempdir().expect("temp dir");
+    copy_dir(dir.path(), left.path());
+    let mut store = open(left.path());
+    let (applied, _) = store.applied_state().await.expect("reads");
+    let from = applied.map_or(0, |id| id.index) as usize;
+    assert_eq!(from, 120, "the flush is there and nothing behind it");
+    apply_entries(&mut store, &entries[from..]).await;
+    assert_eq!(hash(&store), whole);
+}
+
+#[tokio::test]
+async fn a_snapshot_carries_the_state_as_of_its_entry() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    let entries: Vec<Entry> = (1..=90).map(put).collect();
+    apply_entries(&mut store, &entries[..60]).await;
+    let at_sixty = hash(&store);
+    let mut builder = store.get_snapshot_builder().await;
+    let built = builder.build_snapshot().await.expect("builds");
+    assert_eq!(built.meta.last_log_id, Some(entries[59].log_id));
+    apply_entries(&mut store, &entries[60..]).await;
+    assert_ne!(hash(&store), at_sixty);
+
+    // Installed elsewhere, over something else.
+    let elsewhere = tempfile::tempdir().expect("temp dir");
+    let mut other = open(elsewhere.path());
+    apply_entries(&mut other, &entries[..10]).await;
+    let held = other.state.generation();
+    let root = other.state.snapshot_root();
+    let incoming = root.join("incoming-x");
+    fs::create_dir_all(&incoming).expect("creates");
+    for file in &built.snapshot.manifest.files {
+        fs::copy(built.snapshot.path.join(&file.name), incoming.join(&file.name)).expect("copies");
+    }
+    let sealed = snapshot::seal(&incoming, &root, &built.snapshot.manifest).expect("seals");
+    other
+        .install_snapshot(&built.meta, Arc::new(sealed))
+        .await
+        .expect("installs");
+    assert_eq!(hash(&other), at_sixty);
+    assert_eq!(other.state.applied(), Revision(60));
+    // Who reads the old state may finish.
+    assert!(held.path.exists());
+    let old = held.path.clone();
+    drop(held);
+    assert!(!old.exists());
+    apply_entries(&mut other, &entries[60..]).await;
+    assert_eq!(hash(&other), hash(&store));
+    other.state.flush().expect("flushes");
+    drop(other);
+    let mut other = open(elsewhere.path());
+    assert_eq!(hash(&other), hash(&store));
+    let current = other
+        .get_current_snapshot()
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(current.meta, built.meta);
+}
+
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_a_directory_that_opens() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    let entries: Vec<Entry> = (1..=30).map(put).collect();
+    apply_entries(&mut store, &entries[..20]).await;
+    let mut builder = store.get_snapshot_builder().await;
+    let older = builder.build_snapshot().await.expect("builds");
+    apply_entries(&mut store, &entries[20..]).await;
+    let newer = builder.build_snapshot().await.expect("builds");
+    let (older_name, newer_name) = (name_of(&older.meta), name_of(&newer.meta));
+    let whole = hash(&store);
+    // The newer one replaces the older, which stays while somebody sends it.
+    assert!(older.snapshot.path.exists());
+    drop(older);
+    let snap = dir.path().join("snap");
+    assert!(!snap.join(&older_name).exists() && snap.join(&newer_name).exists());
+    drop((store, builder, newer));
+
+    // Broken off while building, receiving and installing.
+    for name in ["building-1", "incoming-1"] {
+        fs::create_dir(snap.join(name)).expect("creates");
+        fs::write(snap.join(name).join("000001.sst"), "half").expect("writes");
+    }
+    fs::create_dir(dir.path().join("state/2")).expect("creates");
+    fs::write(dir.path().join("state/2/000001.sst"), "half").expect("writes");
+    fs::write(dir.path().join("state/CURRENT.new"), "2").expect("writes");
+    let mut store = open(dir.path());
+    assert_eq!(hash(&store), whole);
+    let left: Vec<_> = fs::read_dir(&snap).expect("lists").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(!dir.path().join("state/2").exists());
+    let current = store
+        .get_current_snapshot()
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(current.meta.last_log_id, Some(entries[29].log_id));
+    drop(current);
+
+    // A snapshot whose manifest is damaged is not taken for one.
+    let manifest = snap.join(&newer_name).join("snapshot.manifest");
+    let mut bytes = fs::read(&manifest).expect("reads");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(&manifest, bytes).expect("writes");
+    assert!(SnapshotDir::open(snap.join(&newer_name)).is_err());
+}
+
+#[tokio::test]
+async fn the_membership_and_blank_entries_move_the_state_on() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    let id = |index| LogId::new(LeaderId { term: 1, node_id: 1 }, index);
+    let nodes = [(1, crate::types::PeerNode::default())];
+    let membership = crate::types::Membership::new(vec![[1].into()], std::collections::BTreeMap::from(nodes))
+        .expect("valid");
+    let entries = [
+        Entry {
+            log_id: id(1),
+            payload: EntryPayload::Membership(membership.clone()),
+        },
+        Entry {
+            log_id: id(2),
+            payload: EntryPayload::Blank,
+        },
+    ];
+    apply_entries(&mut store, &entries).await;
+    assert_eq!(store.state.applied(), Revision(2));
+    store.state.flush().expect("flushes");
+    drop(store);
+    let mut store = open(dir.path());
+    let (applied, stored) = store.applied_state().await.expect("reads");
+    assert_eq!(applied, Some(id(2)));
+    assert_eq!(stored, StoredMembership::new(Some(id(1)), membership));
+}
+
+fn rows(view: &dyn View, from: &[u8], to: &[u8], order: Order, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    view.scan(from, to, order, &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        if rows.len() == limit {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })
+    .expect("reads");
+    rows
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    let prefix = prop::sample::select(vec![
+        keys::SYSTEM,
+        keys::JOURNAL,
+        keys::REPLIES,
+        keys::KV,
+        keys::OBJECTS,
+        keys::OBJECT_BYTES,
+        keys::APPS,
+        0xff,
+    ]);
+    (prefix, prop::collection::vec(any::<u8>(), 0..2))
+        .prop_map(|(prefix, rest)| [&[prefix][..], &rest].concat())
+}
+
+thread_local! {
+    static DATABASE: (TempDir, RocksState) = {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let state = RocksState::open(&dir.path().join("state")).expect("opens");
+        (dir, state)
+    };
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Column families do not show: the store reads as one ordered map does.
+    #[test]
+    fn reads_as_one_ordered_map(
+        written in prop::collection::btree_map(key(), any::<Option<u8>>(), 0..40),
+        from in prop_oneof![Just(Vec::new()), key()], to in prop_oneof![Just(Vec::new()), key()],
+        descending in any::<bool>(), limit in 1usize..40,
+    ) {
+        DATABASE.with(|(_dir, state)| {
+            let changes: onward_statemachine::Changes = written
+                .iter()
+                .map(|(key, value)| (key.clone(), value.map(|value| vec![value])))
+                .collect();
+            let before = {
+                let mut all = Vec::new();
+                state.view(&mut |view| all = rows(view, &[], &[], Order::Ascending, usize::MAX));
+                all
+            };
+            let mut model = MemoryStore::default();
+            model.write(before.into_iter().map(|(key, value)| (key, Some(value))).collect());
+            model.write(changes.clone());
+            let applied = LogId::new(LeaderId { term: 1, node_id: 1 }, 1);
+            let batch = Batch { changes, applied, membership: None, journal_floor: None };
+            state.write(batch).expect("writes");
+            let order = if descending { Order::Descending } else { Order::Ascending };
+            let mut seen = Vec::new();
+            let mut got = Vec::new();
+            state.view(&mut |view| {
+                seen = rows(view, &from, &to, order, limit);
+                got = written.keys().map(|key| view.get(key).expect("reads")).collect();
+            });
+            prop_assert_eq!(seen, rows(&model, &from, &to, order, limit));
+            let expected: Vec<_> = written.keys().map(|key| model.get(key).expect("reads")).collect();
+            prop_assert_eq!(got, expected);
+            Ok(())
+        })?;
+    }
+}
