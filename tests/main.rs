@@ -1,1 +1,5 @@
+//! End to end: real processes, real peers, real signals; and the house rules as tests.
 
+mod failover;
+mod support;
+mod tidy;

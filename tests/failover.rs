@@ -1,0 +1,176 @@
+//! What was acknowledged is there, once, whoever dies.
+
+use crate::support::{Cluster, eventually};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use uuid::Uuid;
+
+/// Writers that put numbered keys, each under one id until it is acknowledged, on any node that answers.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writers: Vec<std::thread::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(cluster: &Cluster, writers: usize) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let urls: Vec<String> = cluster.nodes.iter().map(|node| node.http.clone()).collect();
+        let writers = (0..writers)
+            .map(|writer| {
+                let (stop, urls, http) = (Arc::clone(&stop), urls.clone(), cluster.http.clone());
+                std::thread::spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    let mut turn = writer;
+                    for number in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let key = format!("load/{writer}/{number}");
+                        let id = Uuid::now_v7();
+                        // The same id each time, on the next node each time: done once however often it is sent.
+                        let done = (0..400).any(|_| {
+                            turn += 1;
+                            let url = format!("{}/v1/kv/{key}", urls[turn % urls.len()]);
+                            let put = http.put(url).header("Idempotency-Key", id.to_string());
+                            let put = put.header("Content-Type", "application/octet-stream").body(key.clone());
+                            let done = put.send().is_ok_and(|answer| answer.status().is_success());
+                            if !done {
+                                std::thread::sleep(std::time::Duration::from_millis(25));
+                            }
+                            done
+                        });
+                        if done {
+                            acknowledged.push(key);
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        Load { stop, writers }
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    }
+}
+
+/// Every pair under `prefix` as this node has it: key to (version, value).
+fn pairs(cluster: &Cluster, node: u64, prefix: &str, consistency: &str) -> BTreeMap<String, (u64, String)> {
+    let mut pairs = BTreeMap::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = vec![("prefix", prefix.to_owned()), ("limit", "1000".to_owned())];
+        query.push(("consistency", consistency.to_owned()));
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let url = format!("{}/v1/kv", cluster.node(node).http);
+        let answer = cluster.http.get(url).query(&query).send().expect("the node answers");
+        assert!(answer.status().is_success(), "{}", answer.status());
+        let page: serde_json::Value = answer.json().expect("JSON");
+        for pair in page["items"].as_array().expect("items") {
+            let text = |field: &str| pair[field].as_str().unwrap_or_else(|| panic!("{field} in {pair}")).to_owned();
+            pairs.insert(text("key"), (pair["version"].as_u64().expect("version"), text("value")));
+        }
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return pairs;
+        }
+    }
+}
+
+/// All acknowledged keys are there, put exactly once, with their own value.
+fn check_acknowledged(found: &BTreeMap<String, (u64, String)>, acknowledged: &[String]) {
+    assert!(!acknowledged.is_empty(), "the load did something");
+    for key in acknowledged {
+        assert_eq!(found.get(key), Some(&(1, key.clone())), "{key} was acknowledged");
+    }
+}
+
+#[test]
+fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
+    let cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 8);
+    let leader = cluster.leader();
+    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 100);
+    cluster.kill(leader);
+    let survivors = cluster.others(leader);
+    let before = pairs(&cluster, survivors[0].id, "load/", "local").len();
+    eventually("writes go on without the leader", || {
+        pairs(&cluster, survivors[0].id, "load/", "local").len() > before + 200
+    });
+    let revived = cluster.revive(leader);
+    let acknowledged = load.stop();
+    for node in &cluster.nodes {
+        check_acknowledged(&pairs(&cluster, node.id, "load/", "linearizable"), &acknowledged);
+    }
+    drop(revived);
+}
+
+#[test]
+fn a_power_cut_of_all_nodes_loses_nothing() {
+    let cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 8);
+    let leader = cluster.leader();
+    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 300);
+    let nodes = cluster.nodes.clone();
+    for node in &nodes {
+        cluster.kill(node.id);
+    }
+    let acknowledged = load.stop();
+    let cluster = cluster.restart();
+    for node in &cluster.nodes {
+        check_acknowledged(&pairs(&cluster, node.id, "load/", "linearizable"), &acknowledged);
+    }
+}
+
+#[test]
+fn an_orderly_restart_keeps_everything() {
+    let cluster = Cluster::start(3);
+    cluster.ok(&["kv", "put", "site/name", "north"]);
+    let cluster = cluster.restart();
+    assert_eq!(cluster.ok(&["kv", "get", "site/name"]).trim_end(), "north");
+}
+
+#[test]
+fn a_minority_cannot_write_and_says_so() {
+    let cluster = Cluster::start(3);
+    cluster.ok(&["kv", "put", "before", "1"]);
+    let survivor = cluster.others(cluster.leader())[0].clone();
+    eventually("the survivor has it", || pairs(&cluster, survivor.id, "before", "local").len() == 1);
+    for node in cluster.others(survivor.id) {
+        cluster.kill(node.id);
+    }
+    let put = cluster.http.put(format!("{}/v1/kv/after", survivor.http));
+    let answer = put.header("Content-Type", "application/octet-stream").body("2").send().expect("it answers");
+    assert!(matches!(answer.status().as_u16(), 503 | 504), "{}", answer.status());
+    let read = cluster.http.get(format!("{}/v1/kv/before", survivor.http)).send().expect("it answers");
+    assert_eq!(read.status().as_u16(), 503, "a linearizable read needs a majority");
+    assert_eq!(pairs(&cluster, survivor.id, "before", "local").len(), 1, "a local read does not");
+}
+
+#[test]
+fn a_wiped_follower_comes_back_by_snapshot_in_its_place() {
+    let cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 8);
+    let leader = cluster.leader();
+    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 500);
+    let lost = cluster.others(leader)[0].clone();
+    cluster.kill(lost.id);
+    let acknowledged = load.stop();
+    let joined = cluster.replace(&lost, cluster.node(leader));
+    // The new member answers at the address of the lost one, from its own replica.
+    eventually("the new member has everything", || {
+        let found = pairs(&cluster, lost.id, "load/", "local");
+        acknowledged.iter().all(|key| found.contains_key(key))
+    });
+    check_acknowledged(&pairs(&cluster, lost.id, "load/", "linearizable"), &acknowledged);
+    eventually("it is a voter in the place of the lost one", || {
+        let members = cluster.status(cluster.node(leader)).expect("status")["members"].clone();
+        let members = members.as_array().expect("members");
+        members.len() == 3
+            && members.iter().all(|member| member["id"].as_u64() != Some(lost.id) && member["voter"] == true)
+    });
+    drop(joined);
+}

@@ -1,0 +1,195 @@
+//! A cluster of real processes for a test: started by `onward dev`, stopped by process id, its directory removed.
+
+use serde::Deserialize;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The binary under test.
+pub const ONWARD: &str = env!("CARGO_BIN_EXE_onward");
+
+/// How long anything may take that the test waits for. Generous: it bounds a hang, it does not measure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One node of the cluster, as `onward dev --json` announces it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Node {
+    pub id: u64,
+    pub pid: u32,
+    pub dir: PathBuf,
+    pub http: String,
+    pub peer: String,
+    pub dns: String,
+    pub ingress: String,
+}
+
+#[derive(Deserialize)]
+struct Announcement {
+    nodes: Vec<Node>,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    dev: Child,
+    pub dir: tempfile::TempDir,
+    pub nodes: Vec<Node>,
+    pub http: reqwest::blocking::Client,
+}
+
+impl Cluster {
+    /// Starts `count` nodes on free ports and waits until all are ready.
+    pub fn start(count: usize) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Cluster::launch(dir, &["--nodes", &count.to_string(), "--base-port", "0"])
+    }
+
+    fn launch(dir: tempfile::TempDir, arguments: &[&str]) -> Cluster {
+        let mut dev = Command::new(ONWARD)
+            .args(["dev", "--json", "--dir"])
+            .arg(dir.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("onward dev starts");
+        let mut line = String::new();
+        BufReader::new(dev.stdout.take().expect("piped")).read_line(&mut line).expect("one line");
+        let announcement: Announcement = match serde_json::from_str(&line) {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                let _ = dev.wait();
+                panic!("onward dev announced `{line}`: {error}");
+            }
+        };
+        let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
+        Cluster { dev, dir, nodes: announcement.nodes, http }
+    }
+
+    /// Stops all nodes that still run, and resumes the cluster from its directory.
+    pub fn restart(mut self) -> Cluster {
+        self.stop();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
+        Cluster::launch(dir, &[])
+    }
+
+    fn stop(&mut self) {
+        signal(self.dev.id(), nix::sys::signal::Signal::SIGTERM);
+        let _ = self.dev.wait();
+    }
+
+    /// All HTTP URLs, comma-separated, as `--server` takes them.
+    pub fn servers(&self) -> String {
+        self.nodes.iter().map(|node| node.http.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Runs the CLI against this cluster.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        Command::new(ONWARD)
+            .env("ONWARD_SERVER", self.servers())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the CLI runs")
+    }
+
+    /// Runs the CLI, which must exit 0, and returns its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "onward {arguments:?} failed ({}): {stderr}", output.status);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Kills a node with SIGKILL.
+    pub fn kill(&self, id: u64) {
+        signal(self.node(id).pid, nix::sys::signal::Signal::SIGKILL);
+    }
+
+    /// Starts a killed node again, by its own configuration, outside of `onward dev`.
+    pub fn revive(&self, id: u64) -> Process {
+        self.serve(self.node(id), &[])
+    }
+
+    /// Wipes the directory of a killed node, and starts a fresh one with its addresses in its place.
+    pub fn replace(&self, lost: &Node, through: &Node) -> Process {
+        std::fs::remove_dir_all(lost.dir.join("data")).expect("the lost directory");
+        let id = lost.id.to_string();
+        self.serve(lost, &["--join", &through.peer, "--replaces", &id])
+    }
+
+    fn serve(&self, node: &Node, arguments: &[&str]) -> Process {
+        let log = std::fs::File::options().append(true).create(true).open(node.dir.join("onward.log")).expect("a log");
+        let child = Command::new(ONWARD)
+            .args(["serve", "--config"])
+            .arg(node.dir.join("onward.toml"))
+            .args(arguments)
+            .arg("--exit-with-parent")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("a node starts");
+        let process = Process(child);
+        let url = format!("{}/readyz", node.http);
+        eventually("the node is ready", || {
+            self.http.get(&url).send().is_ok_and(|answer| answer.status().is_success())
+        });
+        process
+    }
+
+    /// The node with this id.
+    pub fn node(&self, id: u64) -> &Node {
+        self.nodes.iter().find(|node| node.id == id).expect("a node of this id")
+    }
+
+    /// The id of the leader, asked of any node that answers, once one is known.
+    pub fn leader(&self) -> u64 {
+        let mut leader = None;
+        eventually("a leader is known", || {
+            leader = self.nodes.iter().find_map(|node| self.status(node)?["leader"].as_u64());
+            leader.is_some()
+        });
+        leader.expect("found above")
+    }
+
+    /// What `/v1/cluster` answers on this node; `None` if it does not.
+    pub fn status(&self, node: &Node) -> Option<serde_json::Value> {
+        self.http.get(format!("{}/v1/cluster", node.http)).send().ok()?.json().ok()
+    }
+
+    /// The nodes but this one.
+    pub fn others(&self, id: u64) -> Vec<&Node> {
+        self.nodes.iter().filter(|node| node.id != id).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A node that was started outside of `onward dev`; killed when dropped.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    let _ = nix::sys::signal::kill(pid, signal);
+}
+
+/// Waits until `condition` holds; panics with `what` when it does not within [`PATIENCE`].
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not so in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
