@@ -59,7 +59,10 @@ pub struct Flags {
 impl Flags {
     /// Nothing but this configuration file.
     pub fn file(path: PathBuf) -> Flags {
-        Flags { config: Some(path), ..Flags::default() }
+        Flags {
+            config: Some(path),
+            ..Flags::default()
+        }
     }
 }
 
@@ -78,10 +81,18 @@ pub struct Member {
 impl std::str::FromStr for Member {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('=').and_then(|(id, rest)| Some((id, rest.split_once(',')?)));
+        let parts = text
+            .split_once('=')
+            .and_then(|(id, rest)| Some((id, rest.split_once(',')?)));
         let (id, (peer, http)) = parts.ok_or("a member is ID=PEER_HOST:PORT,HTTP_URL")?;
-        let id = id.parse().map_err(|_| format!("`{id}` is not a node id, a number from 1"))?;
-        Ok(Member { id, peer: peer.to_owned(), http: http.to_owned() })
+        let id = id
+            .parse()
+            .map_err(|_| format!("`{id}` is not a node id, a number from 1"))?;
+        Ok(Member {
+            id,
+            peer: peer.to_owned(),
+            http: http.to_owned(),
+        })
     }
 }
 
@@ -184,7 +195,10 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: loopback(7400), advertise: None }
+        Http {
+            listen: loopback(7400),
+            advertise: None,
+        }
     }
 }
 
@@ -203,13 +217,20 @@ impl Default for Peer {
 
 impl Default for Dns {
     fn default() -> Self {
-        Dns { listen: loopback(7453), zone: "onward.internal".to_owned() }
+        Dns {
+            listen: loopback(7453),
+            zone: "onward.internal".to_owned(),
+        }
     }
 }
 
 impl Default for Ingress {
     fn default() -> Self {
-        Ingress { listen: loopback(7480), domain: None, instance_address: None }
+        Ingress {
+            listen: loopback(7480),
+            domain: None,
+            instance_address: None,
+        }
     }
 }
 
@@ -244,40 +265,76 @@ impl Config {
     }
 
     fn read(path: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
     }
 
     /// The rules between settings; fills in a cluster of one where no members are named.
     fn check(&mut self) -> anyhow::Result<()> {
-        ensure!(!self.cluster.is_empty() && self.cluster.len() <= 63, "cluster: a name of 1 to 63 bytes is needed");
+        ensure!(
+            !self.cluster.is_empty() && self.cluster.len() <= 63,
+            "cluster: a name of 1 to 63 bytes is needed"
+        );
         if self.join.is_some() {
-            ensure!(self.members.is_empty(), "members: a node that joins learns its members from the cluster; leave them out");
-            ensure!(self.node_id.is_none(), "node_id: a node that joins is given its id; leave it out");
+            ensure!(
+                self.members.is_empty(),
+                "members: a node that joins learns its members from the cluster; leave them out"
+            );
+            ensure!(
+                self.node_id.is_none(),
+                "node_id: a node that joins is given its id; leave it out"
+            );
         } else {
             let id = *self.node_id.get_or_insert(1);
             ensure!(id > 0, "node_id: ids begin at 1");
             if self.members.is_empty() {
-                self.members.push(Member { id, peer: self.peer_advertise(), http: self.http_advertise() });
+                self.members.push(Member {
+                    id,
+                    peer: self.peer_advertise(),
+                    http: self.http_advertise(),
+                });
             }
             if !self.members.iter().any(|member| member.id == id) {
-                bail!("node_id: {id} is not among the members {:?}", self.members.iter().map(|m| m.id).collect::<Vec<_>>());
+                bail!(
+                    "node_id: {id} is not among the members {:?}",
+                    self.members.iter().map(|m| m.id).collect::<Vec<_>>()
+                );
             }
             let mut ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
             ids.sort_unstable();
             ids.dedup();
-            ensure!(ids.len() == self.members.len(), "members: two of them have the same id");
-            ensure!(ids.len() <= 7, "members: {} are too many, a cluster takes 1, 3, 5 or 7", ids.len());
+            ensure!(
+                ids.len() == self.members.len(),
+                "members: two of them have the same id"
+            );
+            ensure!(
+                ids.len() <= 7,
+                "members: {} are too many, a cluster takes 1, 3, 5 or 7",
+                ids.len()
+            );
         }
-        ensure!(self.replaces.is_none() || self.join.is_some(), "replaces: goes with join");
-        ensure!((10..=10_000).contains(&self.peer.heartbeat_ms), "peer.heartbeat_ms: takes 10 to 10000");
+        ensure!(
+            self.replaces.is_none() || self.join.is_some(),
+            "replaces: goes with join"
+        );
+        ensure!(
+            (10..=10_000).contains(&self.peer.heartbeat_ms),
+            "peer.heartbeat_ms: takes 10 to 10000"
+        );
         ensure!(
             self.peer.election_ms >= 3 * self.peer.heartbeat_ms,
             "peer.election_ms: must be at least three heartbeats, {} ms",
             3 * self.peer.heartbeat_ms
         );
-        ensure!(self.peer.snapshot_entries >= 100, "peer.snapshot_entries: takes at least 100");
-        ensure!(self.peer.proposals_max >= 1, "peer.proposals_max: takes at least 1");
+        ensure!(
+            self.peer.snapshot_entries >= 100,
+            "peer.snapshot_entries: takes at least 100"
+        );
+        ensure!(
+            self.peer.proposals_max >= 1,
+            "peer.proposals_max: takes at least 1"
+        );
         ensure!(
             !self.instance_address().is_unspecified(),
             "ingress.instance_address: name the address of this node, since peers listen on all of them"
@@ -296,7 +353,10 @@ impl Config {
 
     /// Where peers reach this node.
     pub fn peer_advertise(&self) -> String {
-        self.peer.advertise.clone().unwrap_or_else(|| self.peer.listen.to_string())
+        self.peer
+            .advertise
+            .clone()
+            .unwrap_or_else(|| self.peer.listen.to_string())
     }
 
     /// Where deployments keep everything.
@@ -306,7 +366,10 @@ impl Config {
 
     /// The domain below which every app is reachable.
     pub fn ingress_domain(&self) -> String {
-        self.ingress.domain.clone().unwrap_or_else(|| format!("apps.{}", self.dns.zone))
+        self.ingress
+            .domain
+            .clone()
+            .unwrap_or_else(|| format!("apps.{}", self.dns.zone))
     }
 
     /// Where instances of apps listen.
@@ -316,7 +379,10 @@ impl Config {
 
     /// Where the HTTP API is reached.
     pub fn http_advertise(&self) -> String {
-        self.http.advertise.clone().unwrap_or_else(|| format!("http://{}", self.http.listen))
+        self.http
+            .advertise
+            .clone()
+            .unwrap_or_else(|| format!("http://{}", self.http.listen))
     }
 }
 
@@ -346,7 +412,11 @@ mod tests {
     #[test]
     fn members_must_include_the_node() {
         let member = "2=127.0.0.1:1,http://127.0.0.1:2".parse().expect("parses");
-        let flags = Flags { node_id: Some(1), members: vec![member], ..Flags::default() };
+        let flags = Flags {
+            node_id: Some(1),
+            members: vec![member],
+            ..Flags::default()
+        };
         let error = Config::load(&flags).expect_err("1 is not a member");
         assert!(error.to_string().contains("node_id: 1 is not among"), "{error}");
     }

@@ -68,10 +68,15 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let mut signals = crate::signals()?;
     let (dir, temporary) = match &flags.dir {
         Some(dir) => (dir.clone(), false),
-        None => (std::env::temp_dir().join(format!("onward-dev-{}", uuid::Uuid::now_v7())), true),
+        None => (
+            std::env::temp_dir().join(format!("onward-dev-{}", uuid::Uuid::now_v7())),
+            true,
+        ),
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let dir = dir.canonicalize().with_context(|| format!("cannot resolve {}", dir.display()))?;
+    let dir = dir
+        .canonicalize()
+        .with_context(|| format!("cannot resolve {}", dir.display()))?;
     let result = run_in(&dir, &flags, &mut signals).await;
     if temporary && let Err(error) = std::fs::remove_dir_all(&dir) {
         tracing::warn!(dir = %dir.display(), %error, "the temporary directory could not be removed");
@@ -134,7 +139,13 @@ async fn start(
         }
     }
     let announced = nodes.iter().zip(children.iter()).filter_map(|(node, child)| {
-        let Config { http, peer, dns, ingress, .. } = &node.config;
+        let Config {
+            http,
+            peer,
+            dns,
+            ingress,
+            ..
+        } = &node.config;
         Some(Announced {
             id: node.id,
             pid: child.id()?,
@@ -145,7 +156,12 @@ async fn start(
             ingress: ingress.listen,
         })
     });
-    announce(&Announcement { nodes: announced.collect() }, json)?;
+    announce(
+        &Announcement {
+            nodes: announced.collect(),
+        },
+        json,
+    )?;
     Ok(true)
 }
 
@@ -155,7 +171,10 @@ fn announce(announcement: &Announcement<'_>, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(announcement)?);
         return Ok(());
     }
-    println!("{:<6}{:<9}{:<26}{:<18}{:<18}DIR", "NODE", "PID", "HTTP", "DNS", "INGRESS");
+    println!(
+        "{:<6}{:<9}{:<26}{:<18}{:<18}DIR",
+        "NODE", "PID", "HTTP", "DNS", "INGRESS"
+    );
     for node in &announcement.nodes {
         println!(
             "{:<6}{:<9}{:<26}{:<18}{:<18}{}",
@@ -181,7 +200,11 @@ fn resume(dir: &Path) -> anyhow::Result<Vec<Node>> {
         if !file.exists() {
             break;
         }
-        nodes.push(Node { id, dir, config: Config::load(&config::Flags::file(file))? });
+        nodes.push(Node {
+            id,
+            dir,
+            config: Config::load(&config::Flags::file(file))?,
+        });
     }
     Ok(nodes)
 }
@@ -271,13 +294,21 @@ fn spawn(node: &Node) -> anyhow::Result<Child> {
 async fn wait_ready(node: &Node, child: &mut Child, deadline: Instant) -> anyhow::Result<()> {
     loop {
         if let Some(status) = child.try_wait()? {
-            bail!("node {} stopped at its start ({status}):\n{}", node.id, log_tail(&node.dir));
+            bail!(
+                "node {} stopped at its start ({status}):\n{}",
+                node.id,
+                log_tail(&node.dir)
+            );
         }
         if is_ready(node.config.http.listen).await {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("node {} is not ready after {READY_TIMEOUT:?}:\n{}", node.id, log_tail(&node.dir));
+            bail!(
+                "node {} is not ready after {READY_TIMEOUT:?}:\n{}",
+                node.id,
+                log_tail(&node.dir)
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -287,12 +318,17 @@ async fn wait_ready(node: &Node, child: &mut Child, deadline: Instant) -> anyhow
 async fn is_ready(address: SocketAddr) -> bool {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: onward\r\n\r\n").await?;
+        stream
+            .write_all(b"GET /readyz HTTP/1.0\r\nHost: onward\r\n\r\n")
+            .await?;
         let mut head = [0; 12];
         stream.read_exact(&mut head).await?;
         Ok::<_, std::io::Error>(head.ends_with(b" 200"))
     };
-    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+    matches!(
+        tokio::time::timeout(Duration::from_secs(2), ask).await,
+        Ok(Ok(true))
+    )
 }
 
 fn log_tail(dir: &Path) -> String {

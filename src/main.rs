@@ -5,15 +5,17 @@ mod dev;
 mod http;
 mod serve;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// One replicated control plane for a data center: machines, services, objects and deployments in one Raft log.
 #[derive(Debug, Parser)]
-#[command(name = "onward", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "onward", version, propagate_version = true, max_term_width = 110, after_help = onward_cli::EXIT_CODES)]
 struct Arguments {
+    #[command(flatten)]
+    global: onward_cli::Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,6 +28,8 @@ enum Command {
     /// Run a throw-away cluster of real processes on loopback
     #[command(after_help = DEV_EXAMPLES)]
     Dev(dev::Flags),
+    #[command(flatten)]
+    Client(onward_cli::Command),
 }
 
 const SERVE_EXAMPLES: &str = "Examples:
@@ -41,7 +45,7 @@ const DEV_EXAMPLES: &str = "Examples:
   onward dev --nodes 3 --base-port 0 --json   for programs: free ports, one line of JSON";
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let Arguments { global, command } = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         let result = match command {
+            Command::Client(command) => return onward_cli::run(global, command, Arguments::command).await,
             Command::Serve(flags) => {
                 start_logging("info");
                 serve::run(flags).await
@@ -73,11 +78,14 @@ fn main() -> ExitCode {
 /// Logs to stderr: `ONWARD_LOG` takes the usual filter, `ONWARD_LOG_FORMAT=json` one JSON object a line.
 fn start_logging(default: &str) {
     let filter = EnvFilter::try_from_env("ONWARD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::env::var("ONWARD_LOG_FORMAT").is_ok_and(|format| format == "json") {
         logs.json().init();
     } else {
-        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }
 
@@ -89,7 +97,10 @@ pub struct Signals {
 
 /// Starts to listen for SIGINT and SIGTERM.
 pub fn signals() -> anyhow::Result<Signals> {
-    Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    Ok(Signals {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+    })
 }
 
 impl Signals {

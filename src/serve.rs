@@ -38,7 +38,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 
 /// Ends this process when the one that started it ends, however that comes about.
 fn exit_with_parent() -> anyhow::Result<()> {
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot follow the parent process")
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
+        .context("cannot follow the parent process")
 }
 
 /// A running node.
@@ -55,7 +56,11 @@ impl Server {
         let node = Node::start(raft_config(&config, peers)).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let ports = Ports { proposer: node.proposer(), reader: node.reader(), cluster: node.cluster() };
+        let ports = Ports {
+            proposer: node.proposer(),
+            reader: node.reader(),
+            cluster: node.cluster(),
+        };
         if let Err(error) = roll_forward(&config, node.id(), &ports, &tasks, &stop).await {
             // What runs already must not keep the directory locked.
             stop.cancel();
@@ -93,9 +98,15 @@ async fn roll_forward(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let Ports { proposer, reader, cluster } = ports;
+    let Ports {
+        proposer,
+        reader,
+        cluster,
+    } = ports;
     let dns = services::dns::Config::new(config.dns.listen, config.dns.zone.clone());
-    let dns = services::dns::serve(dns, reader.clone(), stop.clone()).await.context("dns.listen")?;
+    let dns = services::dns::serve(dns, reader.clone(), stop.clone())
+        .await
+        .context("dns.listen")?;
     let deployments = deployments::Config {
         node,
         data_dir: config.deployments_dir(),
@@ -103,14 +114,24 @@ async fn roll_forward(
         ingress_domain: Some(config.ingress_domain()),
         advertise_host: config.instance_address(),
     };
-    let deployments =
-        deployments::start(deployments, proposer.clone(), reader.clone(), cluster.clone(), stop.clone())
-            .await
-            .context("ingress.listen")?;
+    let deployments = deployments::start(
+        deployments,
+        proposer.clone(),
+        reader.clone(),
+        cluster.clone(),
+        stop.clone(),
+    )
+    .await
+    .context("ingress.listen")?;
     tracing::info!(dns = %dns.address, ingress = %deployments.ingress_addr, "rolling forward");
     tasks.spawn(dns.task);
     tasks.spawn(deployments.ended());
-    tasks.spawn(services::expiry::run(proposer.clone(), reader.clone(), cluster.clone(), stop.clone()));
+    tasks.spawn(services::expiry::run(
+        proposer.clone(),
+        reader.clone(),
+        cluster.clone(),
+        stop.clone(),
+    ));
     Ok(())
 }
 
@@ -123,7 +144,10 @@ async fn listen(field: &str, address: std::net::SocketAddr) -> anyhow::Result<Tc
 fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Config {
     let mut raft = onward_raft::Config::new(&config.data_dir, &config.cluster);
     raft.node_id = config.node_id.map(NodeId);
-    raft.join = config.join.clone().map(|peer_address| Join { peer_address, replaces: config.replaces.map(NodeId) });
+    raft.join = config.join.clone().map(|peer_address| Join {
+        peer_address,
+        replaces: config.replaces.map(NodeId),
+    });
     raft.peer_listen = config.peer.listen.to_string();
     raft.peer_listener = Some(peers);
     raft.peer_advertise = Some(config.peer_advertise());
@@ -142,7 +166,10 @@ fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Co
         election_min_ms: config.peer.election_ms,
         election_max_ms: 2 * config.peer.election_ms,
     };
-    raft.snapshots = SnapshotPolicy { entries: config.peer.snapshot_entries, ..SnapshotPolicy::default() };
+    raft.snapshots = SnapshotPolicy {
+        entries: config.peer.snapshot_entries,
+        ..SnapshotPolicy::default()
+    };
     raft.limits.in_flight_max = config.peer.proposals_max;
     raft
 }

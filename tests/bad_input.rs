@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 /// A configuration of a node of its own, on ports that were free a moment ago.
 fn configuration(dir: &Path, node: u64, extra: &str) -> String {
-    let sockets: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let sockets: Vec<TcpListener> = (0..4)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+        .collect();
     let port = |at: usize| sockets[at].local_addr().expect("an address");
     format!(
         "node_id = {node}\ndata_dir = '{}'\n{extra}\n[http]\nlisten = '{}'\n[peer]\nlisten = '{}'\n[dns]\nlisten = \
@@ -61,7 +63,10 @@ fn runs_once(dir: &Path, configuration: &str) {
 fn a_configuration_with_an_unknown_key_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let said = fails(dir.path(), "[http]\nlissten = '127.0.0.1:1'\n");
-    assert!(said.contains("lissten") && said.contains("onward.toml") && said.contains("listen"), "{said}");
+    assert!(
+        said.contains("lissten") && said.contains("onward.toml") && said.contains("listen"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -74,7 +79,10 @@ fn a_port_in_use_is_named() {
         let mut table: toml::Table = free.parse().expect("TOML");
         table[field]["listen"] = address.clone().into();
         let said = fails(dir.path(), &toml::to_string(&table).expect("TOML"));
-        assert!(said.contains(&address) && said.contains(&format!("{field}.listen")), "{field}: {said}");
+        assert!(
+            said.contains(&address) && said.contains(&format!("{field}.listen")),
+            "{field}: {said}"
+        );
     }
 }
 
@@ -116,11 +124,18 @@ fn nonsense_over_http_is_a_problem_and_nothing_more() {
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
     let post = |path: &str, body: Vec<u8>| {
-        let request = cluster.http.post(format!("{}{path}", node.http)).header("Content-Type", "application/json");
+        let request = cluster
+            .http
+            .post(format!("{}{path}", node.http))
+            .header("Content-Type", "application/json");
         let answer = request.body(body).send().expect("an answer");
         let status = answer.status().as_u16();
         let problem: serde_json::Value = answer.json().expect("a problem document");
-        (status, problem["code"].as_str().unwrap_or_default().to_owned(), problem["detail"].to_string())
+        (
+            status,
+            problem["code"].as_str().unwrap_or_default().to_owned(),
+            problem["detail"].to_string(),
+        )
     };
     let before = cluster.status(node).expect("status")["applied"].clone();
     let (status, _, detail) = post("/v1/machines", b"{\"machines\": [".to_vec());
@@ -129,9 +144,21 @@ fn nonsense_over_http_is_a_problem_and_nothing_more() {
     assert!(status == 400 && detail.contains("comparez"), "{status} {detail}");
     let (status, _, detail) = post("/v1/kv/txn", vec![b' '; 16 << 20]);
     assert_eq!(status, 413, "{detail}");
-    let answer = cluster.http.get(format!("{}/v1/machines?cursor=%00nonsense", node.http)).send().expect("an answer");
+    let answer = cluster
+        .http
+        .get(format!("{}/v1/machines?cursor=%00nonsense", node.http))
+        .send()
+        .expect("an answer");
     assert_eq!(answer.status().as_u16(), 400);
-    let answer = cluster.http.get(format!("{}/v1/machines?labels=a%3D%3D%3D(", node.http)).send().expect("an answer");
+    let answer = cluster
+        .http
+        .get(format!("{}/v1/machines?labels=a%3D%3D%3D(", node.http))
+        .send()
+        .expect("an answer");
     assert_eq!(answer.status().as_u16(), 400);
-    assert_eq!(cluster.status(node).expect("status")["applied"], before, "nothing reached the log");
+    assert_eq!(
+        cluster.status(node).expect("status")["applied"],
+        before,
+        "nothing reached the log"
+    );
 }

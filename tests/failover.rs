@@ -33,7 +33,9 @@ impl Load {
                             turn += 1;
                             let url = format!("{}/v1/kv/{key}", urls[turn % urls.len()]);
                             let put = http.put(url).header("Idempotency-Key", id.to_string());
-                            let put = put.header("Content-Type", "application/octet-stream").body(key.clone());
+                            let put = put
+                                .header("Content-Type", "application/octet-stream")
+                                .body(key.clone());
                             let done = put.send().is_ok_and(|answer| answer.status().is_success());
                             if !done {
                                 std::thread::sleep(std::time::Duration::from_millis(25));
@@ -53,7 +55,10 @@ impl Load {
 
     fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+        self.writers
+            .into_iter()
+            .flat_map(|writer| writer.join().expect("a writer"))
+            .collect()
     }
 }
 
@@ -66,12 +71,25 @@ fn pairs(cluster: &Cluster, node: u64, prefix: &str, consistency: &str) -> BTree
         query.push(("consistency", consistency.to_owned()));
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
         let url = format!("{}/v1/kv", cluster.node(node).http);
-        let answer = cluster.http.get(url).query(&query).send().expect("the node answers");
+        let answer = cluster
+            .http
+            .get(url)
+            .query(&query)
+            .send()
+            .expect("the node answers");
         assert!(answer.status().is_success(), "{}", answer.status());
         let page: serde_json::Value = answer.json().expect("JSON");
         for pair in page["items"].as_array().expect("items") {
-            let text = |field: &str| pair[field].as_str().unwrap_or_else(|| panic!("{field} in {pair}")).to_owned();
-            pairs.insert(text("key"), (pair["version"].as_u64().expect("version"), text("value")));
+            let text = |field: &str| {
+                pair[field]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{field} in {pair}"))
+                    .to_owned()
+            };
+            pairs.insert(
+                text("key"),
+                (pair["version"].as_u64().expect("version"), text("value")),
+            );
         }
         cursor = page["next"].as_str().map(str::to_owned);
         if cursor.is_none() {
@@ -93,7 +111,9 @@ fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
     let cluster = Cluster::start(3);
     let load = Load::start(&cluster, 8);
     let leader = cluster.leader();
-    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 100);
+    eventually("the load runs", || {
+        pairs(&cluster, leader, "load/", "local").len() > 100
+    });
     cluster.kill(leader);
     let survivors = cluster.others(leader);
     let before = pairs(&cluster, survivors[0].id, "load/", "local").len();
@@ -113,7 +133,9 @@ fn a_power_cut_of_all_nodes_loses_nothing() {
     let cluster = Cluster::start(3);
     let load = Load::start(&cluster, 8);
     let leader = cluster.leader();
-    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 300);
+    eventually("the load runs", || {
+        pairs(&cluster, leader, "load/", "local").len() > 300
+    });
     let nodes = cluster.nodes.clone();
     for node in &nodes {
         cluster.kill(node.id);
@@ -138,16 +160,38 @@ fn a_minority_cannot_write_and_says_so() {
     let cluster = Cluster::start(3);
     cluster.ok(&["kv", "put", "before", "1"]);
     let survivor = cluster.others(cluster.leader())[0].clone();
-    eventually("the survivor has it", || pairs(&cluster, survivor.id, "before", "local").len() == 1);
+    eventually("the survivor has it", || {
+        pairs(&cluster, survivor.id, "before", "local").len() == 1
+    });
     for node in cluster.others(survivor.id) {
         cluster.kill(node.id);
     }
     let put = cluster.http.put(format!("{}/v1/kv/after", survivor.http));
-    let answer = put.header("Content-Type", "application/octet-stream").body("2").send().expect("it answers");
-    assert!(matches!(answer.status().as_u16(), 503 | 504), "{}", answer.status());
-    let read = cluster.http.get(format!("{}/v1/kv/before", survivor.http)).send().expect("it answers");
-    assert_eq!(read.status().as_u16(), 503, "a linearizable read needs a majority");
-    assert_eq!(pairs(&cluster, survivor.id, "before", "local").len(), 1, "a local read does not");
+    let answer = put
+        .header("Content-Type", "application/octet-stream")
+        .body("2")
+        .send()
+        .expect("it answers");
+    assert!(
+        matches!(answer.status().as_u16(), 503 | 504),
+        "{}",
+        answer.status()
+    );
+    let read = cluster
+        .http
+        .get(format!("{}/v1/kv/before", survivor.http))
+        .send()
+        .expect("it answers");
+    assert_eq!(
+        read.status().as_u16(),
+        503,
+        "a linearizable read needs a majority"
+    );
+    assert_eq!(
+        pairs(&cluster, survivor.id, "before", "local").len(),
+        1,
+        "a local read does not"
+    );
 }
 
 #[test]
@@ -155,7 +199,9 @@ fn a_wiped_follower_comes_back_by_snapshot_in_its_place() {
     let cluster = Cluster::start(3);
     let load = Load::start(&cluster, 8);
     let leader = cluster.leader();
-    eventually("the load runs", || pairs(&cluster, leader, "load/", "local").len() > 500);
+    eventually("the load runs", || {
+        pairs(&cluster, leader, "load/", "local").len() > 500
+    });
     let lost = cluster.others(leader)[0].clone();
     cluster.kill(lost.id);
     let acknowledged = load.stop();
@@ -170,7 +216,9 @@ fn a_wiped_follower_comes_back_by_snapshot_in_its_place() {
         let members = cluster.status(cluster.node(leader)).expect("status")["members"].clone();
         let members = members.as_array().expect("members");
         members.len() == 3
-            && members.iter().all(|member| member["id"].as_u64() != Some(lost.id) && member["voter"] == true)
+            && members
+                .iter()
+                .all(|member| member["id"].as_u64() != Some(lost.id) && member["voter"] == true)
     });
     drop(joined);
 }

@@ -18,7 +18,10 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).expect("source is UTF-8");
-                found.push((path.strip_prefix(root()).expect("below the root").to_owned(), text));
+                found.push((
+                    path.strip_prefix(root()).expect("below the root").to_owned(),
+                    text,
+                ));
             }
         }
     }
@@ -55,14 +58,26 @@ fn dependencies_point_one_way() {
         let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
         text.parse().expect("valid TOML")
     };
-    let members = manifest(".")["workspace"]["members"].as_array().expect("members").clone();
+    let members = manifest(".")["workspace"]["members"]
+        .as_array()
+        .expect("members")
+        .clone();
     for member in members {
         let member = member.as_str().expect("a path").to_owned();
-        let allowed = allowed.get(member.as_str()).unwrap_or_else(|| panic!("{member} is not in this test's table"));
+        let allowed = allowed
+            .get(member.as_str())
+            .unwrap_or_else(|| panic!("{member} is not in this test's table"));
         let manifest = manifest(&member);
-        let dependencies = manifest.get("dependencies").and_then(|table| table.as_table()).cloned().unwrap_or_default();
+        let dependencies = manifest
+            .get("dependencies")
+            .and_then(|table| table.as_table())
+            .cloned()
+            .unwrap_or_default();
         for name in dependencies.keys().filter(|name| name.starts_with("onward-")) {
-            assert!(allowed.contains(&name.as_str()), "{member} must not depend on {name}");
+            assert!(
+                allowed.contains(&name.as_str()),
+                "{member} must not depend on {name}"
+            );
         }
     }
 }
@@ -74,7 +89,12 @@ fn engine_names_stay_in_raft() {
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or_default().to_lowercase();
                 for name in ["openraft", "rocksdb"] {
-                    assert!(!code.contains(name), "{}:{} names {name}", path.display(), number + 1);
+                    assert!(
+                        !code.contains(name),
+                        "{}:{} names {name}",
+                        path.display(),
+                        number + 1
+                    );
                 }
             }
         }
@@ -88,7 +108,12 @@ fn the_state_machine_never_awaits_or_logs() {
             let code = line.split("//").next().unwrap_or_default();
             for banned in [".await", "async fn", "tracing::", "println!", "f64", "f32"] {
                 let testing = path.ends_with("testing.rs");
-                assert!(testing || !code.contains(banned), "{}:{} has {banned}", path.display(), number + 1);
+                assert!(
+                    testing || !code.contains(banned),
+                    "{}:{} has {banned}",
+                    path.display(),
+                    number + 1
+                );
             }
         }
     }
@@ -96,21 +121,53 @@ fn the_state_machine_never_awaits_or_logs() {
 
 #[test]
 fn bincode_is_named_in_the_codec_only() {
-    for folder in ["src", "statemachine/src", "api/src", "cli/src", "appliers", "raft"] {
+    for folder in [
+        "src",
+        "statemachine/src",
+        "api/src",
+        "cli/src",
+        "appliers",
+        "raft",
+    ] {
         for (path, text) in sources(folder) {
-            let named = text.lines().any(|line| line.split("//").next().unwrap_or_default().contains("bincode"));
-            assert!(!named || path.ends_with("statemachine/src/codec.rs"), "{} names bincode", path.display());
+            let named = text
+                .lines()
+                .any(|line| line.split("//").next().unwrap_or_default().contains("bincode"));
+            assert!(
+                !named || path.ends_with("statemachine/src/codec.rs"),
+                "{} names bincode",
+                path.display()
+            );
         }
     }
 }
 
 #[test]
 fn nothing_is_left_open() {
-    for folder in ["src", "statemachine", "raft", "api", "cli", "appliers", "bench", "tests"] {
+    for folder in [
+        "src",
+        "statemachine",
+        "raft",
+        "api",
+        "cli",
+        "appliers",
+        "bench",
+        "tests",
+    ] {
         for (path, text) in sources(folder) {
             for (number, line) in text.lines().enumerate() {
-                for mark in ["to".to_owned() + "do!(", "unimple".to_owned() + "mented!(", "FIX".to_owned() + "ME", "TO".to_owned() + "DO"] {
-                    assert!(!line.contains(&mark), "{}:{} has {mark}", path.display(), number + 1);
+                for mark in [
+                    "to".to_owned() + "do!(",
+                    "unimple".to_owned() + "mented!(",
+                    "FIX".to_owned() + "ME",
+                    "TO".to_owned() + "DO",
+                ] {
+                    assert!(
+                        !line.contains(&mark),
+                        "{}:{} has {mark}",
+                        path.display(),
+                        number + 1
+                    );
                 }
             }
         }
@@ -120,10 +177,23 @@ fn nothing_is_left_open() {
 /// Sizes: past about 500 lines a file usually has two ideas in it.
 #[test]
 fn files_stay_readable() {
-    for folder in ["src", "statemachine", "raft", "api", "cli", "appliers", "bench", "tests"] {
+    for folder in [
+        "src",
+        "statemachine",
+        "raft",
+        "api",
+        "cli",
+        "appliers",
+        "bench",
+        "tests",
+    ] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
-            assert!(lines <= 700, "{} has {lines} lines: look for the two ideas in it", path.display());
+            assert!(
+                lines <= 700,
+                "{} has {lines} lines: look for the two ideas in it",
+                path.display()
+            );
         }
     }
 }

@@ -54,7 +54,9 @@ impl Cluster {
             .spawn()
             .expect("onward dev starts");
         let mut line = String::new();
-        BufReader::new(dev.stdout.take().expect("piped")).read_line(&mut line).expect("one line");
+        BufReader::new(dev.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("one line");
         let announcement: Announcement = match serde_json::from_str(&line) {
             Ok(announcement) => announcement,
             Err(error) => {
@@ -62,8 +64,16 @@ impl Cluster {
                 panic!("onward dev announced `{line}`: {error}");
             }
         };
-        let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
-        Cluster { dev, dir, nodes: announcement.nodes, http }
+        let http = reqwest::blocking::Client::builder()
+            .timeout(Duration::from_secs(15))
+            .build()
+            .expect("a client");
+        Cluster {
+            dev,
+            dir,
+            nodes: announcement.nodes,
+            http,
+        }
     }
 
     /// Stops all nodes that still run, and resumes the cluster from its directory.
@@ -80,7 +90,11 @@ impl Cluster {
 
     /// All HTTP URLs, comma-separated, as `--server` takes them.
     pub fn servers(&self) -> String {
-        self.nodes.iter().map(|node| node.http.as_str()).collect::<Vec<_>>().join(",")
+        self.nodes
+            .iter()
+            .map(|node| node.http.as_str())
+            .collect::<Vec<_>>()
+            .join(",")
     }
 
     /// Runs the CLI against this cluster.
@@ -97,7 +111,11 @@ impl Cluster {
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.cli(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "onward {arguments:?} failed ({}): {stderr}", output.status);
+        assert!(
+            output.status.success(),
+            "onward {arguments:?} failed ({}): {stderr}",
+            output.status
+        );
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
@@ -119,7 +137,11 @@ impl Cluster {
     }
 
     fn serve(&self, node: &Node, arguments: &[&str]) -> Process {
-        let log = std::fs::File::options().append(true).create(true).open(node.dir.join("onward.log")).expect("a log");
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(node.dir.join("onward.log"))
+            .expect("a log");
         let child = Command::new(ONWARD)
             .args(["serve", "--config"])
             .arg(node.dir.join("onward.toml"))
@@ -133,21 +155,30 @@ impl Cluster {
         let process = Process(child);
         let url = format!("{}/readyz", node.http);
         eventually("the node is ready", || {
-            self.http.get(&url).send().is_ok_and(|answer| answer.status().is_success())
+            self.http
+                .get(&url)
+                .send()
+                .is_ok_and(|answer| answer.status().is_success())
         });
         process
     }
 
     /// The node with this id.
     pub fn node(&self, id: u64) -> &Node {
-        self.nodes.iter().find(|node| node.id == id).expect("a node of this id")
+        self.nodes
+            .iter()
+            .find(|node| node.id == id)
+            .expect("a node of this id")
     }
 
     /// The id of the leader, asked of any node that answers, once one is known.
     pub fn leader(&self) -> u64 {
         let mut leader = None;
         eventually("a leader is known", || {
-            leader = self.nodes.iter().find_map(|node| self.status(node)?["leader"].as_u64());
+            leader = self
+                .nodes
+                .iter()
+                .find_map(|node| self.status(node)?["leader"].as_u64());
             leader.is_some()
         });
         leader.expect("found above")
@@ -155,7 +186,12 @@ impl Cluster {
 
     /// What `/v1/cluster` answers on this node; `None` if it does not.
     pub fn status(&self, node: &Node) -> Option<serde_json::Value> {
-        self.http.get(format!("{}/v1/cluster", node.http)).send().ok()?.json().ok()
+        self.http
+            .get(format!("{}/v1/cluster", node.http))
+            .send()
+            .ok()?
+            .json()
+            .ok()
     }
 
     /// The nodes but this one.

@@ -57,6 +57,14 @@ pub struct Write {
     pub delete: bool,
 }
 
+impl Write {
+    /// Writes `bytes` to an object of which nothing was read.
+    pub fn new(oid: impl Into<String>, bytes: Vec<u8>) -> Self {
+        let (text, bytes_base64) = super::split_bytes(bytes);
+        Write { oid: oid.into(), text, bytes_base64, ..Write::default() }
+    }
+}
+
 /// One object that a transaction read, did not write, and depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

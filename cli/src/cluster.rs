@@ -1,0 +1,94 @@
+//! `onward cluster`: the cluster itself.
+
+use crate::age::exact;
+use crate::examples::examples;
+use crate::failure::Result;
+use crate::session::Session;
+use crate::table::{Cell, Details, Table, Tone};
+use clap::Subcommand;
+use onward_api::wire::cluster::{Role, Status};
+
+/// Commands on the cluster.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the members, who leads, and how far each of them is
+    #[command(after_help = examples!["cluster status", "cluster status -o wide", "cluster status --consistency local"])]
+    Status,
+}
+
+/// Runs a command on the cluster.
+pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
+    let Command::Status = command;
+    let status = session.client.cluster().await?;
+    let color = session.output.color();
+    let wide = session.output.wide();
+    session
+        .output
+        .show(&status, |status| view(&status.value, wide, color))
+}
+
+fn view(status: &Status, wide: bool, color: bool) -> String {
+    let health = match (status.healthy, status.leader) {
+        (true, _) => Cell::toned("yes", Tone::Good),
+        (false, Some(_)) => Cell::toned("no: no majority answers", Tone::Bad),
+        (false, None) => Cell::toned("no: no leader is known", Tone::Bad),
+    };
+    let mut details = Details::default()
+        .field("cluster", status.cluster_id)
+        .field("healthy", health)
+        .field("leader", Cell::maybe(status.leader))
+        .field("term", status.term)
+        .field("revision", status.applied);
+    if wide {
+        details = details
+            .field("asked", format!("node {}, {}", status.node, role(status.role)))
+            .field(
+                "log",
+                format!(
+                    "{} to {}, committed {}",
+                    status.first_log, status.last_log, status.committed
+                ),
+            )
+            .field("snapshot", status.snapshot)
+            .field("log time", exact(status.log_time))
+            .field("leader heard", format!("{} ms ago", status.age_ms));
+    }
+    format!(
+        "{}\n{}",
+        details.render(color),
+        members(status).render(wide, color)
+    )
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+    }
+}
+
+fn members(status: &Status) -> Table {
+    let mut table = Table::new(
+        &["NODE", "ROLE", "API", "LAG", "LAST CONTACT"],
+        &["PEERS", "MATCHED"],
+    );
+    for member in &status.members {
+        let role = match (status.leader == Some(member.id), member.voter) {
+            (true, _) => Cell::toned("leader", Tone::Good),
+            (false, true) => Cell::from("voter"),
+            (false, false) => Cell::toned("learner", Tone::Dim),
+        };
+        table.push(vec![
+            Cell::from(member.id),
+            role,
+            Cell::from(&member.http_url),
+            Cell::maybe(member.lag),
+            Cell::maybe(member.last_contact_ms.map(|ms| format!("{ms} ms"))),
+            Cell::from(&member.peer_address),
+            Cell::maybe(member.matched),
+        ]);
+    }
+    table
+}
