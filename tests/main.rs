@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod failover;
+mod services;
 mod support;
 mod tidy;

@@ -91,7 +91,7 @@ pub enum Command {
     #[command(subcommand, visible_alias = "events", after_help = examples!["event list --after 100", "event follow"])]
     Event(event::Command),
     /// Make it so: apply manifests as one atomic batch
-    #[command(after_help = examples!["apply -f site/", "apply -f app.yaml -f settings.yaml"])]
+    #[command(after_help = examples!["apply -f site/", "apply -f app.yaml -f settings.yaml --yes"])]
     Apply(manifest::Apply),
     /// Show what applying manifests would change
     #[command(after_help = examples!["plan -f site/", "plan -f - < site.yaml"])]

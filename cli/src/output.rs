@@ -90,6 +90,11 @@ impl Output {
         matches!(self.format, Format::Json | Format::Yaml)
     }
 
+    /// Whether there is somebody to ask.
+    pub(crate) fn interactive(&self) -> bool {
+        self.streams.interactive
+    }
+
     /// Whether more is to be shown than usual.
     pub(crate) fn wide(&self) -> bool {
         self.format == Format::Wide

@@ -29,6 +29,9 @@ pub struct Plan {
 pub struct Apply {
     #[command(flatten)]
     files: Files,
+    /// Do not ask on a terminal whether to go on
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// Arguments of `export`.
@@ -89,6 +92,9 @@ pub(crate) async fn apply(session: &mut Session<'_>, arguments: Apply) -> Result
     let color = session.output.color();
     if !session.output.structured() {
         session.output.bytes(steps(&plan.value, color).as_bytes())?;
+    }
+    if plan.value.create + plan.value.update > 0 && session.output.interactive() {
+        session.output.confirm(&format!("{}; apply", summary(&plan.value)), arguments.yes)?;
     }
     let applied = session.client.apply(&manifest).await?;
     session.output.show(&applied, |applied| {
