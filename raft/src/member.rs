@@ -20,6 +20,8 @@ use tokio::time::Instant;
 const CHANGE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// How long a leader is looked for.
 const LEADER_DEADLINE: Duration = Duration::from_secs(15);
+/// How often a voter is asked to take over.
+const TRANSFER_TRIES: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const ALLOCATE_DEADLINE_MS: u64 = 10_000;
 
@@ -168,15 +170,18 @@ impl Engine {
         if !self.voters().contains(&to) {
             return Err(format!("node {to} is not a voter"));
         }
-        let mut leadership = self.watch_leadership();
-        let transferred = self.raft.trigger().transfer_leader(to).await;
-        transferred.map_err(|error| error.to_string())?;
         let me = self.id();
-        let moved = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.0 != me));
-        match tokio::time::timeout(self.peers.rpc_deadline, moved).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(format!("node {to} did not take over in time")),
+        let mut leadership = self.watch_leadership();
+        // One that has not caught up declines, and is asked again.
+        for _ in 0..TRANSFER_TRIES {
+            let transferred = self.raft.trigger().transfer_leader(to).await;
+            transferred.map_err(|error| error.to_string())?;
+            let moved = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.0 != me));
+            if let Ok(Ok(_)) = tokio::time::timeout(self.timings.lease() * 2, moved).await {
+                return Ok(());
+            }
         }
+        Err(format!("node {to} did not take over in time"))
     }
 
     /// All voters.

@@ -122,6 +122,12 @@ pub enum StartError {
         /// What it said.
         reason: String,
     },
+    /// Others could not reach it.
+    #[error("{address} is not an address that other members can reach: say where they reach this node")]
+    NotReachable {
+        /// What it would tell them.
+        address: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {error}", path = .path.display())]
     Io {
@@ -158,6 +164,10 @@ impl Node {
             address: config.peer_listen.clone(),
             error,
         })?;
+        if config.join.is_some() && config.peer_advertise.is_none() && peer_address.ip().is_unspecified() {
+            let address = peer_address.to_string();
+            return Err(StartError::NotReachable { address });
+        }
         let node = PeerNode {
             peer: config
                 .peer_advertise

@@ -365,8 +365,8 @@ async fn leadership_is_handed_over() {
     write(&nodes[0], "a", "1").await;
     let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let heir = NodeId(leader.0 % 3 + 1);
-    nodes[0].transfer_leader(heir).await.expect("is handed over");
     until("the heir to lead", async || {
+        nodes[0].transfer_leader(heir).await.expect("is handed over");
         let status = nodes[(heir.0 - 1) as usize].cluster().status();
         (status.role == Role::Leader).then_some(())
     })

@@ -119,7 +119,7 @@ async fn serve_log(
             }
         }
     });
-    let mut results = std::pin::pin!(engine.raft().stream_append(requests));
+    let mut results = std::pin::pin!(engine.raft().stream_append(requests).fuse());
     let mut id = 0;
     let mut bytes = Vec::new();
     while let Some(result) = results.next().await {
