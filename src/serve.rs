@@ -9,8 +9,9 @@ use anyhow::Context;
 use onward_appliers_deployments as deployments;
 use onward_appliers_services as services;
 use onward_raft::{InitialMember, Join, Node, SnapshotPolicy, Timings};
-use onward_statemachine::NodeId;
+use onward_statemachine::machines::netboot;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
+use onward_statemachine::{Command, NodeId};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,7 @@ impl Server {
         }
         let mut api = onward_api::Services::new(ports.proposer, ports.reader.clone(), ports.cluster);
         api.shutdown = stop.clone();
+        api.check = check_content;
         let router = onward_api::router(api).merge(onward_appliers_machines::router(ports.reader));
         tasks.spawn(http::serve(listener, router, stop.clone()));
         tasks.close();
@@ -133,6 +135,21 @@ async fn roll_forward(
         stop.clone(),
     ));
     Ok(())
+}
+
+/// What the state machine cannot decide, because it takes more than state.
+fn check_content(command: &Command) -> Result<(), String> {
+    match command {
+        Command::Netboot(netboot::Command::SetTemplate { name, kind, body, .. }) => {
+            let source = onward_appliers_machines::Source {
+                name,
+                kind: *kind,
+                body,
+            };
+            onward_appliers_machines::check_template(source).map_err(|error| error.to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn listen(field: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -137,7 +137,6 @@ fn nonsense_over_http_is_a_problem_and_nothing_more() {
             problem["detail"].to_string(),
         )
     };
-    let before = cluster.status(node).expect("status")["applied"].clone();
     let (status, _, detail) = post("/v1/machines", b"{\"machines\": [".to_vec());
     assert_eq!(status, 400, "{detail}");
     let (status, _, detail) = post("/v1/kv/txn", b"{\"comparez\": []}".to_vec());
@@ -152,13 +151,23 @@ fn nonsense_over_http_is_a_problem_and_nothing_more() {
     assert_eq!(answer.status().as_u16(), 400);
     let answer = cluster
         .http
-        .get(format!("{}/v1/machines?labels=a%3D%3D%3D(", node.http))
+        .get(format!("{}/v1/machines?selector=a%3D%3D%3D(", node.http))
         .send()
         .expect("an answer");
     assert_eq!(answer.status().as_u16(), 400);
-    assert_eq!(
-        cluster.status(node).expect("status")["applied"],
-        before,
-        "nothing reached the log"
-    );
+    let put = cluster
+        .http
+        .put(format!("{}/v1/boot-templates/broken", node.http));
+    let template = serde_json::json!({"name": "broken", "makes": "ipxe", "body": "{{ serial"});
+    let answer = put.json(&template).send().expect("an answer");
+    let status = answer.status().as_u16();
+    let said = answer.text().expect("text");
+    assert!(status == 422 && said.contains("broken"), "{status} {said}");
+    let journal = cluster
+        .http
+        .get(format!("{}/v1/journal?after=0", node.http))
+        .send()
+        .expect("an answer");
+    let journal: serde_json::Value = journal.json().expect("JSON");
+    assert_eq!(journal["items"], serde_json::json!([]), "nothing of it happened");
 }

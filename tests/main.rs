@@ -1,7 +1,10 @@
 //! End to end: real processes, real peers, real signals; and the house rules as tests.
 
 mod bad_input;
+mod deployments;
 mod failover;
+mod machines;
 mod services;
+mod site;
 mod support;
 mod tidy;

@@ -2,7 +2,7 @@
 
 use crate::answer::{Done, Seen};
 use crate::metrics::Metrics;
-use crate::problem::{self, Problem};
+use crate::problem::{self, CONTENT_INVALID, Problem};
 use crate::request::{Call, Fresh};
 use onward_statemachine::ports::{Cluster, Freshness, Proposal, Proposer, Reader};
 use onward_statemachine::{Command, Fault, Outcome, View, system};
@@ -19,6 +19,9 @@ pub struct Services {
     pub reader: Arc<dyn Reader>,
     /// Looks at the cluster.
     pub cluster: Arc<dyn Cluster>,
+    /// What a command must pass beyond what the state machine decides: rules that need more than state, such as that a
+    /// template is one. The text says which object breaks which rule.
+    pub check: fn(&Command) -> Result<(), String>,
     /// The limits in force.
     pub limits: Limits,
     /// Ends the streams, which a graceful shutdown would otherwise wait for.
@@ -32,6 +35,7 @@ impl Services {
             proposer,
             reader,
             cluster,
+            check: |_| Ok(()),
             limits: Limits::default(),
             shutdown: CancellationToken::new(),
         }
@@ -107,6 +111,7 @@ impl App {
 
     /// Proposes `command` and waits for its outcome.
     pub(crate) async fn propose(&self, call: Call, command: Command) -> Result<Done, Problem> {
+        self.check(&command)?;
         let proposal = Proposal {
             command_id: call.command_id,
             actor: call.actor,
@@ -118,6 +123,17 @@ impl App {
             Ok(Outcome::Refused { revision, refusal }) => Err(problem::refused(revision, &refusal)),
             Err(error) => Err(problem::not_proposed(&error)),
         }
+    }
+
+    /// Whether the commands could be proposed, as far as their content alone tells.
+    pub(crate) fn check(&self, command: &Command) -> Result<(), Problem> {
+        let each = match command {
+            Command::Batch(commands) => commands.as_slice(),
+            single => std::slice::from_ref(single),
+        };
+        each.iter().try_for_each(|command| {
+            (self.services.check)(command).map_err(|rule| CONTENT_INVALID.because(rule))
+        })
     }
 
     /// Waits until this replica is as fresh as asked, then reads one consistent view of it.

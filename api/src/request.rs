@@ -120,6 +120,20 @@ pub(crate) fn wants_bytes(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("application/octet-stream"))
 }
 
+/// The most bytes of a refused body that are read, so that its sender gets to see the answer.
+const DISCARD_BYTES_MAX: usize = 32 << 20;
+
+/// Reads on and keeps nothing: a client that is cut off while it sends sees a broken pipe and not the reason.
+async fn discard(mut body: Body) {
+    let mut seen = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        seen += frame.data_ref().map_or(0, Bytes::len);
+        if seen > DISCARD_BYTES_MAX {
+            break;
+        }
+    }
+}
+
 async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         BODY_TOO_LARGE.because(format!(
@@ -130,6 +144,10 @@ async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<By
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
+        // Whoever waits for a go-ahead has sent nothing yet.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return Err(too_large());
     }
     let mut whole: Option<Bytes> = None;
@@ -138,6 +156,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<By
         let frame = frame.map_err(|error| BODY_INVALID.because(format!("the body broke off: {error}")))?;
         let Ok(bytes) = frame.into_data() else { continue };
         if parts.len() + whole.as_ref().map_or(0, Bytes::len) + bytes.len() > max {
+            discard(body).await;
             return Err(too_large());
         }
         // Most bodies come in one piece, which needs no copy.

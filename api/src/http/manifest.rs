@@ -70,6 +70,9 @@ async fn plan(
         .await?;
     let revision = seen.revision;
     check_stale(&seen.value.0, manifest.expect_revision)?;
+    if let Some(command) = seen.value.0.command() {
+        app.check(&command)?;
+    }
     seen.map(|(draft, outcome)| {
         let refused = match outcome {
             Some(Outcome::Refused { refusal, .. }) => Some(*problem::refused(revision, &refusal).0),

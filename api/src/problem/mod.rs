@@ -83,6 +83,8 @@ edge_codes! {
     EXPORT_TOO_LARGE = 413 "export_too_large";
     /// The body is of a type that the route does not take.
     MEDIA_TYPE_UNSUPPORTED = 415 "media_type_unsupported";
+    /// The content of an object means nothing, such as a template that does not parse.
+    CONTENT_INVALID = 422 "content_invalid";
     /// Too many proposals are under way.
     OVERLOADED = 429 "overloaded";
     /// Too many streams are open.

@@ -61,7 +61,12 @@ impl Write {
     /// Writes `bytes` to an object of which nothing was read.
     pub fn new(oid: impl Into<String>, bytes: Vec<u8>) -> Self {
         let (text, bytes_base64) = super::split_bytes(bytes);
-        Write { oid: oid.into(), text, bytes_base64, ..Write::default() }
+        Write {
+            oid: oid.into(),
+            text,
+            bytes_base64,
+            ..Write::default()
+        }
     }
 }
 

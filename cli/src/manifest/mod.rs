@@ -94,7 +94,9 @@ pub(crate) async fn apply(session: &mut Session<'_>, arguments: Apply) -> Result
         session.output.bytes(steps(&plan.value, color).as_bytes())?;
     }
     if plan.value.create + plan.value.update > 0 && session.output.interactive() {
-        session.output.confirm(&format!("{}; apply", summary(&plan.value)), arguments.yes)?;
+        session
+            .output
+            .confirm(&format!("{}; apply", summary(&plan.value)), arguments.yes)?;
     }
     let applied = session.client.apply(&manifest).await?;
     session.output.show(&applied, |applied| {
