@@ -6,6 +6,7 @@ use crate::failure::Result;
 use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::Subcommand;
+use onward_api::wire::Stamped;
 use onward_api::wire::cluster::{Role, Status};
 
 /// Commands on the cluster.
@@ -22,12 +23,11 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
     let status = session.client.cluster().await?;
     let color = session.output.color();
     let wide = session.output.wide();
-    session
-        .output
-        .show(&status, |status| view(&status.value, wide, color))
+    session.output.show(&status, |status| view(status, wide, color))
 }
 
-fn view(status: &Status, wide: bool, color: bool) -> String {
+fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
+    let status = &answer.value;
     let health = match (status.healthy, status.leader) {
         (true, _) => Cell::toned("yes", Tone::Good),
         (false, Some(_)) => Cell::toned("no: no majority answers", Tone::Bad),
@@ -51,7 +51,10 @@ fn view(status: &Status, wide: bool, color: bool) -> String {
             )
             .field("snapshot", status.snapshot)
             .field("log time", exact(status.log_time))
-            .field("leader heard", format!("{} ms ago", status.age_ms));
+            .field(
+                "leader heard",
+                Cell::maybe(answer.age_ms.map(|age_ms| format!("{age_ms} ms ago"))),
+            );
     }
     format!(
         "{}\n{}",

@@ -55,9 +55,9 @@ async fn status(State(app): State<App>) -> Answer {
     let status = app.services.cluster.status();
     let revision = status.applied;
     crate::answer::Seen {
-        value: wire::cluster::Status::from((status, stamp)),
+        value: wire::cluster::Status::from(status),
         revision,
-        age_ms: None,
+        age_ms: Some(stamp.age_ms),
     }
     .answer()
 }

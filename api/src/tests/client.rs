@@ -96,6 +96,8 @@ async fn pairs_are_put_read_listed_and_watched() {
     assert_eq!(rest.value.items.len(), 1);
     let local = client.clone().with_consistency(Consistency::Local);
     assert_eq!(local.kv_get("watch").await.expect("reads").age_ms, Some(0));
+    let status = client.cluster().await.expect("answers");
+    assert_eq!((status.value.leader, status.age_ms), (Some(1), Some(0)));
     let journal = client.journal(None, &[], 10).await.expect("reads");
     assert_eq!(journal.value.items[0].actor, "cli:test");
     assert!(

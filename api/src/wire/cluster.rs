@@ -1,7 +1,7 @@
 //! The cluster, as the node that is asked sees it.
 
 use super::{Time, time};
-use onward_statemachine::ports::{ClusterStatus, Member as PortMember, Role as PortRole, Stamp};
+use onward_statemachine::ports::{ClusterStatus, Member as PortMember, Role as PortRole};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -48,8 +48,6 @@ pub struct Status {
     pub first_log: u64,
     /// Log time as of the last applied entry.
     pub log_time: Time,
-    /// How long ago it last heard from a leader, in ms.
-    pub age_ms: u64,
     /// All members.
     pub members: Vec<Member>,
 }
@@ -73,8 +71,8 @@ pub struct Member {
     pub last_contact_ms: Option<u64>,
 }
 
-impl From<(ClusterStatus, Stamp)> for Status {
-    fn from((status, stamp): (ClusterStatus, Stamp)) -> Self {
+impl From<ClusterStatus> for Status {
+    fn from(status: ClusterStatus) -> Self {
         let member = |member: PortMember| Member {
             id: member.id.0,
             peer_address: member.peer_address,
@@ -104,7 +102,6 @@ impl From<(ClusterStatus, Stamp)> for Status {
             snapshot: status.snapshot.0,
             first_log: status.first_log.0,
             log_time: time(status.log_time),
-            age_ms: stamp.age_ms,
             members: status.members.into_iter().map(member).collect(),
         }
     }
