@@ -8,8 +8,9 @@ use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::{Args, Subcommand};
 use onward_api::wire::Time;
-use onward_api::wire::apps::{App, Health, Protocol, Route, Source, Spec};
+use onward_api::wire::apps::{App, Protocol, Route, Spec};
 use onward_api::wire::rollouts::{Build, Instance, Release};
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Commands on apps.
@@ -179,30 +180,20 @@ async fn set(session: &mut Session<'_>, mut arguments: Set) -> Result {
     })
 }
 
+/// The declaration that the arguments make; what they do not say is as in a manifest that does not say it.
 fn spec(arguments: Set) -> Result<Spec> {
-    let missing = |option| Failure::usage(format!("{option} is needed, or --file"));
-    Ok(Spec {
-        source: Source {
-            repository: arguments.repository.ok_or_else(|| missing("--repository"))?,
-            reference: arguments.reference,
-        },
-        build: arguments.build,
-        build_env: Default::default(),
-        run: arguments.run.ok_or_else(|| missing("--run"))?,
-        protocol: if arguments.tcp {
-            Protocol::Tcp
-        } else {
-            Protocol::Http
-        },
-        env: unique("environment variable", arguments.env)?,
-        routes: arguments.route.iter().map(|route| self::route(route)).collect(),
-        health: Health {
-            http_path: arguments.health,
-            ..Health::default()
-        },
-        stop_grace_ms: 10_000,
-        drain_ms: 30_000,
-    })
+    let mut spec = json!({
+        "source": {"repository": arguments.repository, "ref": arguments.reference},
+        "run": arguments.run,
+        "env": unique("environment variable", arguments.env)?,
+        "routes": arguments.route.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+        "protocol": if arguments.tcp { Protocol::Tcp } else { Protocol::Http },
+        "health": {"http_path": arguments.health},
+    });
+    if let Some(build) = arguments.build {
+        spec["build"] = build.into();
+    }
+    serde_json::from_value(spec).map_err(|error| Failure::usage(format!("the declaration: {error}")))
 }
 
 fn route(text: &str) -> Route {

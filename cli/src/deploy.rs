@@ -155,7 +155,7 @@ pub(crate) async fn follow(
             Ok(rollout) => {
                 seen.tell(session, &rollout.value);
                 if rollout.value.ended {
-                    return ended(session, rollout, began.elapsed());
+                    return ended(session, &rollout, began.elapsed());
                 }
             }
             // The rollout goes on whoever watches it.
@@ -269,7 +269,7 @@ fn step_line(rollout: &Rollout, passage: &Passage) -> String {
         .to_owned()
 }
 
-fn ended(session: &mut Session<'_>, rollout: Stamped<Rollout>, elapsed: Duration) -> Result {
+fn ended(session: &mut Session<'_>, rollout: &Stamped<Rollout>, elapsed: Duration) -> Result {
     if session.output.animated() {
         session.output.redraw("");
     }
@@ -289,7 +289,7 @@ fn ended(session: &mut Session<'_>, rollout: Stamped<Rollout>, elapsed: Duration
         )))
     };
     if session.output.structured() {
-        session.output.show(&rollout, |_| String::new())?;
+        session.output.show(rollout, |_| String::new())?;
     } else if result.is_ok() {
         let serving = match (rollout.value.release, rollout.value.commit.as_deref()) {
             (Some(release), Some(commit)) => format!("release {release} serves, commit {}", short(commit)),

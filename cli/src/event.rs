@@ -70,7 +70,14 @@ async fn list(session: &mut Session<'_>, which: Which, limit: usize) -> Result {
     let journal = session.client.journal(which.after, &which.area, limit).await?;
     session
         .output
-        .show(&journal, |journal| table(&journal.value.items))
+        .show(&journal, |journal| table(&journal.value.items))?;
+    if !journal.value.complete {
+        let next = journal.value.next_after;
+        session
+            .output
+            .message(&format!("there is more: onward event list --after {next}"));
+    }
+    Ok(())
 }
 
 fn table(entries: &[Entry]) -> Table {

@@ -1,6 +1,5 @@
 //! Why a command did not do what was asked, and the exit code that says so.
 
-use onward_api::client;
 use std::fmt;
 use std::io;
 
@@ -55,19 +54,6 @@ impl fmt::Display for Failure {
             | Failure::Unreachable(message)
             | Failure::Unknown(message) => f.write_str(message),
             Failure::Output(error) => write!(f, "standard output: {error}"),
-        }
-    }
-}
-
-impl From<client::Error> for Failure {
-    fn from(error: client::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            client::Error::Refused(problem) if problem.status == 503 => Failure::Unreachable(message),
-            client::Error::Refused(_) | client::Error::Unreadable { .. } => Failure::Refused(message),
-            client::Error::Unreachable(_) => Failure::Unreachable(message),
-            client::Error::OutcomeUnknown { .. } => Failure::Unknown(message),
-            client::Error::Usage(_) => Failure::Usage(message),
         }
     }
 }

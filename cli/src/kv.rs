@@ -135,7 +135,7 @@ async fn get(session: &mut Session<'_>, arguments: Get) -> Result {
     if session.output.structured() {
         return session.output.show(&pair, |_| String::new());
     }
-    let value = pair.value.value_bytes().map_err(unreadable)?;
+    let value = pair.value.value_bytes().map_err(|invalid| unreadable(&invalid))?;
     session.output.value(&value)
 }
 

@@ -91,7 +91,10 @@ pub enum Command {
     #[command(subcommand, visible_alias = "events", after_help = examples!["event list --after 100", "event follow"])]
     Event(event::Command),
     /// Make it so: apply manifests as one atomic batch
-    #[command(after_help = examples!["apply -f site/", "apply -f app.yaml -f settings.yaml --yes"])]
+    #[command(
+        after_help = examples!["apply -f site/", "apply -f app.yaml -f settings.yaml --yes", "apply -f - < site.yaml"],
+        after_long_help = manifest::FORMAT_HELP
+    )]
     Apply(manifest::Apply),
     /// Show what applying manifests would change
     #[command(after_help = examples!["plan -f site/", "plan -f - < site.yaml"])]

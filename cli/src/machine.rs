@@ -243,7 +243,9 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
         Command::Delete(arguments) => delete(session, arguments).await,
         Command::Plan(PlanCommand::Get) => {
             let plan = session.client.address_plan_get().await?;
-            session.output.show(&plan, |plan| plan_details(&plan.value.plan))
+            session
+                .output
+                .show(&plan, |plan| plan_details(&plan.value.plan, plan.value.modified))
         }
         Command::Plan(PlanCommand::Set(arguments)) => {
             let plan: AddressPlan = session.read_one(&arguments.file)?;
@@ -384,7 +386,7 @@ async fn delete(session: &mut Session<'_>, arguments: Delete) -> Result {
     Ok(())
 }
 
-fn plan_details(plan: &AddressPlan) -> Details {
+fn plan_details(plan: &AddressPlan, modified: u64) -> Details {
     let pool = |pool: &onward_api::wire::ipam::Pool| {
         format!(
             "{} from offset {}, 2^{} a rack, /{} with the gateway at {}",
@@ -397,6 +399,7 @@ fn plan_details(plan: &AddressPlan) -> Details {
         .field("bmcs", Cell::maybe(plan.bmcs.as_ref().map(pool)))
         .field("index of boot machines", plan.index_offset)
         .field("other machines per rack", plan.machines_per_rack_max)
+        .field("modified", modified)
 }
 
 fn table(machines: &[Machine], now: Time) -> Table {

@@ -148,7 +148,7 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
             if session.output.structured() {
                 return session.output.show(&object, |_| String::new());
             }
-            let bytes = object.value.bytes().map_err(unreadable)?;
+            let bytes = object.value.bytes().map_err(|invalid| unreadable(&invalid))?;
             session.output.value(&bytes)
         }
         Command::Put(Put { oid, value, about }) => {

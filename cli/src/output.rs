@@ -90,14 +90,19 @@ impl Output {
         matches!(self.format, Format::Json | Format::Yaml)
     }
 
+    /// Whether results are JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether tables show all their columns.
+    pub(crate) fn wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
     /// Whether there is somebody to ask.
     pub(crate) fn interactive(&self) -> bool {
         self.streams.interactive
-    }
-
-    /// Whether more is to be shown than usual.
-    pub(crate) fn wide(&self) -> bool {
-        self.format == Format::Wide
     }
 
     /// Whether standard error takes colours and redrawn lines.

@@ -5,7 +5,7 @@ use crate::global::{Consistency, Global};
 use crate::manifest::load;
 use crate::output::Output;
 use chrono::Utc;
-use onward_api::client::{self, Client, Paging};
+use onward_api::client::{self, Client, Error, Paging, Url};
 use onward_api::wire::{Invalid, Page, Stamped, Time};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -30,24 +30,22 @@ pub(crate) struct Listed<T> {
 const PAGE_ITEMS: usize = 1000;
 
 impl<'a> Session<'a> {
-    /// A session with the cluster that `global` names.
+    /// A session with the cluster that `global` names. Nothing is sent yet.
     pub(crate) fn open(global: &Global, output: &'a mut Output) -> Result<Self> {
-        let servers = global.server.iter().map(|server| {
-            let url = server.trim();
-            url.parse().map_err(|error| {
-                Failure::usage(format!("--server `{url}`: {error}; it takes http://HOST:PORT"))
-            })
-        });
+        let servers = global
+            .server
+            .iter()
+            .map(|server| url(server))
+            .collect::<Result<Vec<_>>>()?;
         let consistency = match global.consistency {
             Consistency::Linearizable => client::Consistency::Linearizable,
-            Consistency::Local => client::Consistency::Local,
             Consistency::AtLeast(revision) => client::Consistency::AtLeast(revision),
+            Consistency::Local => client::Consistency::Local,
         };
-        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-        let client = Client::new(servers.collect::<Result<_>>()?)?
+        let client = Client::new(servers)?
             .with_deadline(global.timeout)
             .with_consistency(consistency)
-            .with_actor(format!("cli:{}", user.as_deref().unwrap_or("unknown")));
+            .with_actor(actor());
         Ok(Session {
             client,
             output,
@@ -55,11 +53,11 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Reads a list page by page, up to `limit` items.
+    /// A list from its first page on, as far as `limit`; `read` reads one page.
     pub(crate) async fn list<T>(
         &self,
         limit: Option<usize>,
-        fetch: impl AsyncFn(&Client, Paging) -> std::result::Result<Stamped<Page<T>>, client::Error>,
+        read: impl AsyncFn(&Client, Paging) -> std::result::Result<Stamped<Page<T>>, Error>,
     ) -> Result<Listed<T>> {
         let mut listed = Listed {
             items: Vec::new(),
@@ -67,13 +65,11 @@ impl<'a> Session<'a> {
         };
         let mut cursor = None;
         loop {
-            let wanted = limit
-                .map_or(PAGE_ITEMS, |limit| limit - listed.items.len())
-                .min(PAGE_ITEMS);
-            let page = fetch(
+            let wanted = limit.map_or(PAGE_ITEMS, |limit| (limit - listed.items.len()).min(PAGE_ITEMS));
+            let page = read(
                 &self.client,
                 Paging {
-                    limit: Some(wanted),
+                    limit: Some(wanted.max(1)),
                     cursor,
                 },
             )
@@ -83,7 +79,9 @@ impl<'a> Session<'a> {
             }
             listed.items.extend(page.value.items);
             cursor = page.value.next;
-            if cursor.is_none() || limit.is_some_and(|limit| listed.items.len() >= limit) {
+            let full = limit.is_some_and(|limit| listed.items.len() >= limit);
+            if full || cursor.is_none() {
+                listed.items.truncate(limit.unwrap_or(usize::MAX));
                 return Ok(listed);
             }
         }
@@ -116,12 +114,63 @@ impl<'a> Session<'a> {
     }
 }
 
+/// The URL of a server; `http://` may be left out.
+fn url(text: &str) -> Result<Url> {
+    let text = text.trim();
+    let full = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    full.parse()
+        .map_err(|error| Failure::usage(format!("server `{text}` is not a URL: {error}")))
+}
+
+/// Who runs this, for the journal: `cli:alice@rack-1`.
+fn actor() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = match (user.as_deref().unwrap_or("").trim(), host.trim()) {
+        ("", "") => "cli".to_owned(),
+        (user, "") => format!("cli:{user}"),
+        (user, host) => format!("cli:{user}@{host}"),
+    };
+    // It travels in a header.
+    name.chars()
+        .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+        .collect()
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Refused(problem) if MISUSE.contains(&problem.code.as_str()) => Failure::Usage(message),
+            Error::Refused(_) => Failure::Refused(message),
+            Error::Usage(_) => Failure::Usage(message),
+            Error::Unreachable(_) | Error::Unreadable { .. } => Failure::Unreachable(message),
+            Error::OutcomeUnknown { .. } => Failure::Unknown(message),
+        }
+    }
+}
+
+/// The problems that are about how something was asked for, not about what is there.
+const MISUSE: [&str; 5] = [
+    "body_invalid",
+    "field_invalid",
+    "query_invalid",
+    "path_invalid",
+    "header_invalid",
+];
+
 /// `1 key`, `2 keys`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// An answer whose parts mean nothing.
-pub(crate) fn unreadable(invalid: Invalid) -> Failure {
+pub(crate) fn unreadable(invalid: &Invalid) -> Failure {
     Failure::Refused(format!("the answer of the cluster is not understood: {invalid}"))
 }

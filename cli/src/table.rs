@@ -44,6 +44,10 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// A cell with a tone.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "texts, numbers and references to either are handed over as they come"
+    )]
     pub(crate) fn toned(text: impl ToString, tone: Tone) -> Self {
         Cell {
             text: printable(&text.to_string()),

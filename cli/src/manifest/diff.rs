@@ -1,116 +1,118 @@
-//! What differs between two JSON values, field by field, as people read it.
+//! A plan as people read it: what comes into being, what changes from what to what, and how much stays.
 
 use crate::table::{Tone, printable};
+use onward_api::wire::manifest::{Action, Difference, Plan};
 use serde_json::Value;
 
 /// The longest value that is shown whole, in characters.
 const VALUE_CHARS_MAX: usize = 72;
 
-/// A field that is not the same on both sides.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Change<'a> {
-    /// Where: `labels.zone`, `routes[0].host`.
-    path: String,
-    from: Option<&'a Value>,
-    to: Option<&'a Value>,
-}
-
-/// The fields that differ, in order of their names; what is null counts as absent.
-pub(crate) fn changes<'a>(from: &'a Value, to: &'a Value) -> Vec<Change<'a>> {
-    let mut found = Vec::new();
-    compare(String::new(), Some(from), Some(to), &mut found);
-    found
-}
-
-fn compare<'a>(path: String, from: Option<&'a Value>, to: Option<&'a Value>, found: &mut Vec<Change<'a>>) {
-    let from = from.filter(|value| !value.is_null());
-    let to = to.filter(|value| !value.is_null());
-    match (from, to) {
-        (Some(Value::Object(before)), Some(Value::Object(after))) => {
-            let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-            for name in names {
-                let inner = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
-                compare(inner, before.get(name), after.get(name), found);
-            }
-        }
-        (Some(Value::Array(before)), Some(Value::Array(after))) if before.len() == after.len() => {
-            for (index, (before, after)) in before.iter().zip(after).enumerate() {
-                compare(format!("{path}[{index}]"), Some(before), Some(after), found);
-            }
-        }
-        (from, to) if from != to => found.push(Change { path, from, to }),
-        _ => {}
-    }
-}
-
-impl Change<'_> {
-    /// One line: `path: old -> new`.
-    pub(crate) fn line(&self, color: bool) -> String {
-        let old = self.from.map(|value| Tone::Bad.paint(&short(value), color));
-        let new = self.to.map(|value| Tone::Good.paint(&short(value), color));
-        let what = match (old, new) {
-            (Some(old), Some(new)) => format!("{old} -> {new}"),
-            (None, Some(new)) => format!("(none) -> {new}"),
-            (Some(old), None) => format!("{old} -> (none)"),
-            (None, None) => String::new(),
+/// `+` and a line for what comes into being, `~` for what changes with a line for each field.
+pub(crate) fn steps(plan: &Plan, color: bool) -> String {
+    let mut text = String::new();
+    for step in &plan.steps {
+        let (sign, tone) = match step.action {
+            Action::Create => ("+", Tone::Good),
+            Action::Update => ("~", Tone::Fair),
+            Action::Unchanged => continue,
         };
-        format!("{}: {what}", printable(&self.path))
+        let object = printable(&format!("{} {}", step.kind, step.name));
+        text.push_str(&format!("{} {}\n", tone.paint(sign, color), object.trim_end()));
+        if step.action == Action::Update {
+            for difference in &step.fields {
+                text.push_str(&format!("    {}\n", line(difference, color)));
+            }
+        }
     }
+    text
+}
+
+/// The counts: `1 to create, 2 to update, 3 unchanged`.
+pub(crate) fn summary(plan: &Plan) -> String {
+    format!(
+        "{} to create, {} to update, {} unchanged",
+        plan.create, plan.update, plan.unchanged
+    )
+}
+
+/// One field: `path: old -> new`.
+fn line(difference: &Difference, color: bool) -> String {
+    let side = |value: &Value, tone: Tone| match value {
+        Value::Null => "(none)".to_owned(),
+        value => tone.paint(&short(value), color),
+    };
+    let (from, to) = (
+        side(&difference.from, Tone::Bad),
+        side(&difference.to, Tone::Good),
+    );
+    format!("{}: {from} -> {to}", printable(&difference.field))
 }
 
 fn short(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= VALUE_CHARS_MAX {
-        return printable(&text);
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}... ({} bytes)", printable(&text[..end]), text.len()),
+        None => printable(&text),
     }
-    let head: String = text.chars().take(VALUE_CHARS_MAX).collect();
-    format!("{}... ({} bytes)", printable(&head), text.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onward_api::wire::manifest::Step;
     use serde_json::json;
 
-    fn lines(from: &Value, to: &Value) -> Vec<String> {
-        changes(from, to)
-            .iter()
-            .map(|change| change.line(false))
-            .collect()
+    fn step(action: Action, kind: &str, name: &str, fields: Vec<Difference>) -> Step {
+        Step {
+            action,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            before: None,
+            after: None,
+            fields,
+        }
+    }
+
+    fn field(field: &str, from: Value, to: Value) -> Difference {
+        Difference {
+            field: field.to_owned(),
+            from,
+            to,
+        }
     }
 
     #[test]
-    fn only_what_differs_is_shown() {
-        let from =
-            json!({"same": 1, "labels": {"a": "x", "b": "y"}, "ports": [1, 2], "old": true, "null": null});
-        let to = json!({"same": 1, "labels": {"a": "z", "b": "y", "c": ""}, "ports": [1, 3]});
+    fn a_plan_reads_like_a_diff() {
+        let fields = vec![
+            field("labels.zone", json!("a"), json!("b")),
+            field("index", Value::Null, json!(4)),
+            field("macs", json!(["x"]), Value::Null),
+        ];
+        let plan = Plan {
+            steps: vec![
+                step(Action::Create, "address_plan", "", Vec::new()),
+                step(Action::Update, "machine", "S1", fields),
+                step(Action::Unchanged, "machine", "S2", Vec::new()),
+            ],
+            create: 1,
+            update: 1,
+            unchanged: 1,
+            refused: None,
+        };
         assert_eq!(
-            lines(&from, &to),
-            [
-                r#"labels.a: "x" -> "z""#,
-                r#"labels.c: (none) -> """#,
-                "old: true -> (none)",
-                "ports[1]: 2 -> 3"
-            ]
+            steps(&plan, false),
+            "+ address_plan\n\
+             ~ machine S1\n\
+             \x20   labels.zone: \"a\" -> \"b\"\n\
+             \x20   index: (none) -> 4\n\
+             \x20   macs: [\"x\"] -> (none)\n"
         );
-        assert!(lines(&from, &from).is_empty());
-    }
-
-    #[test]
-    fn lists_of_other_lengths_are_shown_whole() {
-        assert_eq!(
-            lines(&json!({"a": [1]}), &json!({"a": [1, 2]})),
-            ["a: [1] -> [1,2]"]
-        );
+        assert_eq!(summary(&plan), "1 to create, 1 to update, 1 unchanged");
     }
 
     #[test]
     fn long_values_are_cut() {
-        let line = &lines(&json!({"a": "x"}), &json!({"a": "y".repeat(500)}))[0];
-        assert!(line.ends_with("... (502 bytes)") && line.len() < 110, "{line}");
+        let line = line(&field("body", json!("x"), json!("y".repeat(500))), false);
+        assert!(line.ends_with("... (502 bytes)") && line.len() < 120, "{line}");
     }
 }

@@ -1,138 +1,580 @@
-//! What commands print and how they exit, by what the cluster answers.
+//! What commands ask of the cluster, print, and end with.
 
-use super::Setting;
-use super::server::{Answer, Server};
-use serde_json::json;
-
-fn with(answer: impl Fn() -> Option<Answer> + Send + 'static) -> (Server, Setting<'static>) {
-    let server = Server::start(move |_| answer());
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
-    (server, setting)
-}
+use super::server::{Answer, Request, Server};
+use super::{Ran, Setting};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn problem(status: u16, code: &str, detail: &str) -> Answer {
-    let kind = format!("/v1/problems#{code}");
     Answer::json(
         status,
-        &json!({"type": kind, "title": code, "status": status, "code": code, "detail": detail}),
+        &json!({"type": "", "title": "", "status": status, "code": code, "detail": detail}),
     )
+}
+
+/// Runs a command against a server that answers everything with `status` and `body`.
+fn against(status: u16, body: Value, arguments: &[&str]) -> (Ran, Vec<Request>) {
+    let server = Server::start(move |_| Some(Answer::json(status, &body)));
+    let ran = Setting {
+        server: server.url(),
+        ..Setting::default()
+    }
+    .run(arguments);
+    (ran, server.seen())
+}
+
+fn refused(status: u16, code: &'static str, arguments: &[&str]) -> Ran {
+    let server = Server::start(move |_| Some(problem(status, code, "the object and the rule")));
+    Setting {
+        server: server.url(),
+        ..Setting::default()
+    }
+    .run(arguments)
+}
+
+#[test]
+fn exit_codes_tell_apart_what_happened() {
+    let (done, _) = against(200, json!({"revision": 7}), &["kv", "put", "k", "v"]);
+    assert_eq!(
+        (done.code, done.output.as_str(), done.error.as_str()),
+        (0, "", "put k at revision 7\n")
+    );
+    let not_found = refused(404, "not_found", &["kv", "get", "k"]);
+    assert_eq!(
+        (not_found.code, not_found.error.as_str()),
+        (1, "error: the object and the rule\n")
+    );
+    assert_eq!(
+        refused(
+            412,
+            "kv_revision_mismatch",
+            &["kv", "put", "k", "v", "--expect", "3"]
+        )
+        .code,
+        1
+    );
+    assert_eq!(
+        refused(400, "field_invalid", &["machine", "state", "S1", "bogus"]).code,
+        2
+    );
+    assert_eq!(
+        Setting::default()
+            .run(&["--server", "ftp://x", "kv", "get", "k"])
+            .code,
+        2
+    );
+}
+
+#[test]
+fn nobody_there_is_unreachable_and_a_lost_answer_is_unknown() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nobody = Setting {
+        server: format!("http://{closed}"),
+        ..Setting::default()
+    };
+    assert_eq!(nobody.run(&["--timeout", "300ms", "kv", "put", "k", "v"]).code, 3);
+
+    let no_majority = Server::start(|_| Some(problem(503, "no_leader", "no leader is known")));
+    let setting = Setting {
+        server: no_majority.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["--timeout", "300ms", "kv", "put", "k", "v"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.error.contains("no leader is known"), "{ran:?}");
+
+    let silent = Server::start(|_| None);
+    let setting = Setting {
+        server: silent.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["--timeout", "300ms", "kv", "put", "k", "v"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    let ids: Vec<_> = silent
+        .seen()
+        .iter()
+        .map(|seen| seen.header("idempotency-key").map(str::to_owned))
+        .collect();
+    assert!(
+        ids[0].is_some() && ids.iter().all(|id| *id == ids[0]),
+        "one id over all tries: {ids:?}"
+    );
+    assert!(
+        ran.error.contains(ids[0].as_deref().unwrap()),
+        "the message names the command id: {ran:?}"
+    );
 }
 
 #[test]
 fn a_value_is_printed_as_it_is() {
-    let pair = json!({"key": "k", "value": "v\n", "created": 1, "modified": 2, "version": 1, "revision": 7});
-    let (_server, setting) = with(move || Some(Answer::json(200, &pair)));
-    let ran = setting.run(&["kv", "get", "k"]);
-    assert_eq!((ran.code, ran.output.as_str()), (0, "v\n"), "{ran:?}");
-    let ran = setting.run(&["kv", "get", "k", "-o", "json"]);
-    let value: serde_json::Value = serde_json::from_str(&ran.output).expect("standard output is JSON alone");
-    assert_eq!(value["modified"], 2);
+    let pair =
+        json!({"key": "k", "value": "no newline", "created": 1, "modified": 2, "version": 2, "revision": 9});
+    let (ran, seen) = against(200, pair.clone(), &["kv", "get", "k"]);
+    assert_eq!(
+        (ran.code, ran.output.as_str(), ran.error.as_str()),
+        (0, "no newline", "")
+    );
+    assert_eq!(seen[0].target, "/v1/kv/k");
+    let (ran, _) = against(200, pair.clone(), &["kv", "get", "k", "-o", "json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.output).unwrap(),
+        pair,
+        "JSON, and nothing else, is on stdout"
+    );
+    let (ran, seen) = against(
+        200,
+        pair,
+        &["--consistency", "local", "kv", "get", "k", "-o", "yaml"],
+    );
+    assert!(ran.output.contains("value: no newline\n"), "{ran:?}");
+    assert!(seen[0].target.contains("consistency=local"), "{seen:?}");
 }
 
 #[test]
-fn a_put_carries_an_idempotency_key_and_a_condition() {
-    let (server, setting) = with(|| Some(Answer::json(200, &json!({"revision": 9}))));
-    let ran = setting.run(&["kv", "put", "a/b", "v", "--expect", "4"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let seen = server.seen();
-    assert_eq!(seen.len(), 1);
+fn a_value_comes_from_standard_input() {
+    let server = Server::start(|_| Some(Answer::json(200, &json!({"revision": 3}))));
+    let setting = Setting {
+        server: server.url(),
+        input: "two\nlines\n",
+        ..Setting::default()
+    };
     assert_eq!(
-        (seen[0].method.as_str(), seen[0].header("if-match")),
-        ("PUT", Some("4"))
+        setting.run(&["-q", "kv", "put", "k", "-", "--expect", "0"]).error,
+        ""
     );
-    assert!(
-        seen[0]
-            .header("idempotency-key")
-            .is_some_and(|key| key.len() == 36)
+    let seen = server.seen();
+    assert_eq!(
+        (seen[0].method.as_str(), seen[0].body.as_str()),
+        ("PUT", "two\nlines\n")
     );
+    assert_eq!(seen[0].header("if-match"), Some("0"));
     assert!(
         seen[0]
             .header("onward-actor")
-            .is_some_and(|actor| actor.starts_with("cli:"))
+            .is_some_and(|actor| actor.starts_with("cli"))
     );
 }
 
 #[test]
-fn a_refusal_is_exit_1_and_says_why() {
-    let (_server, setting) = with(|| {
-        Some(problem(
-            412,
-            "kv_revision_mismatch",
-            "key `k` was last modified at 3",
+fn lists_are_read_to_their_end_or_limit() {
+    let pages = |request: &Request| {
+        let second = request.target.contains("cursor=next");
+        let key = if second { "b" } else { "a" };
+        let pair = json!({"key": key, "value": key, "created": 1, "modified": 1, "version": 1});
+        let next = if second { Value::Null } else { json!("next") };
+        Some(Answer::json(
+            200,
+            &json!({"items": [pair], "next": next, "revision": 5}),
         ))
-    });
-    let ran = setting.run(&["kv", "put", "k", "v", "--expect", "2"]);
-    assert_eq!((ran.code, ran.output.as_str()), (1, ""));
-    assert!(
-        ran.error.contains("key `k` was last modified at 3"),
-        "{}",
-        ran.error
-    );
-}
-
-#[test]
-fn nobody_there_is_exit_3() {
-    let setting = Setting {
-        server: "http://127.0.0.1:9".to_owned(),
-        ..Setting::default()
     };
-    let ran = setting.run(&["kv", "get", "k", "--timeout", "200ms"]);
-    assert_eq!(ran.code, 3, "{ran:?}");
-}
-
-#[test]
-fn a_write_that_nobody_answered_is_exit_4() {
-    let (_server, setting) = with(|| None);
-    let ran = setting.run(&["kv", "put", "k", "v", "--timeout", "500ms"]);
-    assert_eq!(ran.code, 4, "{ran:?}");
-    assert!(ran.error.contains("unknown"), "{}", ran.error);
-}
-
-#[test]
-fn wrong_usage_is_exit_2_and_sends_nothing() {
-    let (server, setting) = with(|| Some(Answer::json(200, &json!({"revision": 9}))));
-    let ran = setting.run(&["apply", "-f", "/nonexistent/site.yaml"]);
-    assert_eq!(ran.code, 2, "{ran:?}");
+    let server = Server::start(pages);
     let setting = Setting {
         server: server.url(),
-        input: "name: x\n",
         ..Setting::default()
     };
-    let ran = setting.run(&["plan", "-f", "-"]);
-    assert_eq!(ran.code, 2);
-    assert!(
-        ran.error.contains("document 1") && ran.error.contains("kind"),
-        "{}",
-        ran.error
+    let ran = setting.run(&["kv", "list"]);
+    assert_eq!(
+        ran.output,
+        "KEY   VALUE   MODIFIED\na     a       1\nb     b       1\n"
     );
-    assert!(server.seen().is_empty());
+    let ran = setting.run(&["kv", "list", "--limit", "1", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&ran.output).unwrap();
+    assert_eq!(
+        (listed["items"].as_array().unwrap().len(), &listed["revision"]),
+        (1, &json!(5))
+    );
+    assert_eq!(server.seen().len(), 3);
 }
 
 #[test]
-fn a_plan_shows_what_changes_field_by_field() {
-    let plan = json!({
-        "steps": [
-            {"action": "create", "kind": "kv", "name": "a", "after": {"kind": "kv", "key": "a", "value": "1"}},
-            {"action": "update", "kind": "kv", "name": "b", "before": {"value": "1"}, "after": {"value": "2"},
-             "fields": [{"field": "value", "from": "1", "to": "2"}]},
-            {"action": "unchanged", "kind": "kv", "name": "c"},
+fn selectors_and_fields_are_joined() {
+    let (ran, seen) = against(
+        200,
+        json!({"items": [], "next": null, "revision": 1}),
+        &[
+            "machine",
+            "list",
+            "-l",
+            "role=worker",
+            "-l",
+            "!gpu",
+            "--field",
+            "rack=3",
         ],
-        "create": 1, "update": 1, "unchanged": 1, "revision": 5,
+    );
+    assert_eq!(
+        ran.output,
+        "SERIAL   RACK   INDEX   ROLE   STATE   ADDRESS   SINCE\n"
+    );
+    let target = &seen[0].target;
+    assert!(
+        target.contains("selector=role%3Dworker%2C%21gpu") && target.contains("fields=rack%3D3"),
+        "{target}"
+    );
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_confirmed() {
+    let server = Server::start(|_| Some(Answer::json(200, &json!({"revision": 3}))));
+    let setting = |input, interactive| Setting {
+        server: server.url(),
+        input,
+        interactive,
+    };
+    let unasked = setting("", false).run(&["machine", "delete", "S1"]);
+    assert_eq!(unasked.code, 2);
+    assert!(unasked.error.contains("--yes"), "{unasked:?}");
+    let no = setting("n\n", true).run(&["machine", "delete", "S1"]);
+    assert_eq!(
+        (no.code, no.error.contains("delete S1? [y/N]")),
+        (1, true),
+        "{no:?}"
+    );
+    assert!(server.seen().is_empty(), "nothing was sent");
+    assert_eq!(setting("y\n", true).run(&["machine", "delete", "S1"]).code, 0);
+    assert_eq!(
+        setting("", false)
+            .run(&["machine", "delete", "S1", "S2", "--yes"])
+            .code,
+        0
+    );
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[test]
+fn an_object_is_put_on_top_of_what_is_there() {
+    let server = Server::start(|request| {
+        Some(match request.method.as_str() {
+            "GET" => Answer::json(
+                200,
+                &json!({"oid": "01", "serial": "00aa", "next": null, "bytes_base64": "aGk=", "revision": 4}),
+            ),
+            _ => Answer::json(200, &json!({"tid": "00ab", "revision": 5})),
+        })
     });
-    let server = Server::start(move |_| Some(Answer::json(200, &plan)));
-    let input = "kind: kv\nkey: a\nvalue: '1'\n";
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["object", "put", "1", "hello", "-m", "greeting"]);
+    assert_eq!(
+        (ran.code, ran.error.as_str()),
+        (0, "committed 1 object as transaction 00ab at revision 5\n")
+    );
+    let commit = server.seen()[1].json();
+    let write = json!({"oid": "1", "read": "00aa", "text": "hello"});
+    assert_eq!(
+        (&commit["writes"], &commit["description"]),
+        (&json!([write]), &json!("greeting"))
+    );
+    assert_eq!(setting.run(&["object", "get", "1"]).output, "hi");
+    setting.run(&["object", "put", "1", "x", "--read", "0"]);
+    assert_eq!(
+        server.seen().last().unwrap().json()["writes"][0].get("read"),
+        None
+    );
+}
+
+/// A rollout as the API shows it, at the last step of `trail`.
+fn rollout(trail: &[&str], ended: bool, reason: Option<&str>) -> Value {
+    let passages: Vec<Value> = trail
+        .iter()
+        .map(|step| json!({"step": step, "attempt": 1, "node": 2, "at": "2026-01-01T00:00:00Z"}))
+        .collect();
+    json!({
+        "app": "hello", "rollout": 4, "what": {"kind": "deploy", "ref": "main"}, "step": trail.last(), "ended": ended,
+        "generation": 1, "commit": "0123456789abcdef0123456789abcdef01234567", "build": 3, "release": 5, "instance": 6,
+        "attempt": 1, "failures": 0, "node": 2, "next_attempt_at": null, "trail": passages, "reason": reason,
+        "requested_by": "cli:a", "requested_at": "2026-01-01T00:00:00Z", "created": 1, "modified": 2, "revision": 9,
+    })
+}
+
+/// A server on which a deploy of `hello` goes through `states`, one a look, and stays in the last.
+fn deploying(states: Vec<Value>) -> Server {
+    let looks = AtomicUsize::new(0);
+    Server::start(move |request| {
+        Some(if request.method == "POST" {
+            Answer::json(200, &json!({"rollout": 4, "revision": 8}))
+        } else {
+            let look = looks.fetch_add(1, Ordering::SeqCst).min(states.len() - 1);
+            Answer::json(200, &states[look])
+        })
+    })
+}
+
+#[test]
+fn a_deploy_is_followed_step_by_step() {
+    let server = deploying(vec![
+        rollout(&["queued"], false, None),
+        rollout(&["queued", "fetching", "building"], false, None),
+        rollout(
+            &["queued", "fetching", "building", "starting", "switching", "done"],
+            true,
+            None,
+        ),
+    ]);
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["deploy", "hello", "--ref", "main"]);
+    assert_eq!((ran.code, ran.output.as_str()), (0, ""), "{ran:?}");
+    let lines: Vec<&str> = ran.error.lines().collect();
+    assert_eq!(
+        lines[..7],
+        [
+            "hello: rollout 4",
+            "  queued      node 2",
+            "  fetching    node 2",
+            "  building    build 3, commit 0123456789, node 2",
+            "  starting    release 5, instance 6, node 2",
+            "  switching   release 5, instance 6, node 2",
+            "  done        node 2",
+        ]
+    );
+    assert!(
+        lines[7].starts_with("hello: release 5 serves, commit 0123456789 ("),
+        "{ran:?}"
+    );
+    assert_eq!(server.seen()[0].json(), json!({"ref": "main"}));
+}
+
+#[test]
+fn a_deploy_that_fails_says_why() {
+    let server = deploying(vec![rollout(
+        &["queued", "failed"],
+        true,
+        Some("the build exited with 1"),
+    )]);
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["-o", "json", "deploy", "hello"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.error
+            .ends_with("error: rollout 4 of app `hello` failed: the build exited with 1\n"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.output).unwrap()["step"],
+        "failed"
+    );
+}
+
+#[test]
+fn a_deploy_need_not_be_followed_and_is_not_for_ever() {
+    let server = deploying(vec![rollout(&["queued", "building"], false, None)]);
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["deploy", "hello", "--no-wait", "-o", "json"]);
+    assert_eq!((ran.code, server.seen().len()), (0, 1), "{ran:?}");
+    let ran = setting.run(&["rollback", "hello", "3", "--wait", "1ms"]);
+    assert_eq!(ran.code, 4);
+    assert!(
+        ran.error.contains("is at step building") && ran.error.contains("goes on by itself"),
+        "{ran:?}"
+    );
+}
+
+fn step(action: &str, name: &str, fields: &Value) -> Value {
+    json!({"action": action, "kind": "kv", "name": name, "fields": fields})
+}
+
+#[test]
+fn apply_shows_the_plan_and_applies_what_it_saw() {
+    let server = Server::start(|request| {
+        let field = json!([{"field": "value", "from": "a", "to": "b"}]);
+        let steps = json!([
+            step("create", "new", &json!([])),
+            step("update", "old", &field),
+            step("unchanged", "x", &json!([]))
+        ]);
+        let revision = if request.target == "/v1/apply" { 13 } else { 12 };
+        Some(Answer::json(
+            200,
+            &json!({"steps": steps, "create": 1, "update": 1, "unchanged": 1, "revision": revision}),
+        ))
+    });
+    let input = "kind: kv\nkey: new\nvalue: a\n---\nkind: kv\nkey: old\nvalue: b\n";
     let setting = Setting {
         server: server.url(),
         input,
         ..Setting::default()
     };
-    let ran = setting.run(&["plan", "-f", "-"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = setting.run(&["apply", "-f", "-"]);
+    let plan = "+ kv new\n~ kv old\n    value: \"a\" -> \"b\"\n1 to create, 1 to update, 1 unchanged";
+    assert_eq!(
+        (ran.code, ran.output.as_str()),
+        (0, format!("{plan}; applied at revision 13\n").as_str()),
+        "{ran:?}"
+    );
+    let seen = server.seen();
+    assert_eq!([&*seen[0].target, &*seen[1].target], ["/v1/plan", "/v1/apply"]);
+    assert_eq!(
+        seen[1].json()["expect_revision"],
+        12,
+        "what changed since the plan is not overwritten"
+    );
+    assert_eq!(setting.run(&["plan", "-f", "-"]).output, format!("{plan}\n"));
+    let ran = setting.run(&["apply", "-f", "-", "-o", "json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.output).unwrap()["revision"],
+        13
+    );
+}
+
+#[test]
+fn nothing_to_change_is_not_applied() {
+    let server = Server::start(|_| {
+        let steps = json!([step("unchanged", "a", &json!([]))]);
+        Some(Answer::json(
+            200,
+            &json!({"steps": steps, "create": 0, "update": 0, "unchanged": 1, "revision": 12}),
+        ))
+    });
+    let setting = Setting {
+        server: server.url(),
+        input: "kind: kv\nkey: a\nvalue: b\n",
+        ..Setting::default()
+    };
+    let ran = setting.run(&["apply", "-f", "-"]);
+    assert_eq!(
+        (ran.code, ran.output.as_str()),
+        (0, "0 to create, 0 to update, 1 unchanged; nothing to do\n")
+    );
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn an_export_is_a_manifest() {
+    let objects = json!([{"kind": "kv", "key": "a", "value": "1"}, {"kind": "kv", "key": "b", "value": ""}]);
+    let (ran, seen) = against(
+        200,
+        json!({"objects": objects, "revision": 3}),
+        &["export", "--kind", "kv"],
+    );
     assert_eq!(
         ran.output,
-        "+ kv a\n~ kv b\n    value: \"1\" -> \"2\"\n1 to create, 1 to update, 1 unchanged\n"
+        "# 2 objects at revision 3\n---\nkind: kv\nkey: a\nvalue: '1'\n---\nkind: kv\nkey: b\nvalue: ''\n"
     );
+    assert_eq!(seen[0].target, "/v1/export?kind=kv");
+    let (ran, _) = against(
+        200,
+        json!({"objects": objects, "revision": 3}),
+        &["export", "-o", "json"],
+    );
+    assert_eq!(serde_json::from_str::<Value>(&ran.output).unwrap(), objects);
+}
+
+#[test]
+fn a_watch_prints_a_line_for_each_change() {
+    let served = AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let change = r#"{"revision":6,"events":[{"event":"put","key":"a","value":"x\ny"},{"event":"deleted","key":"b"}]}"#;
+        let gone =
+            json!({"type": "", "title": "", "status": 410, "code": "compacted", "detail": "it is gone"});
+        let stream = |body: String| Answer {
+            status: 200,
+            content_type: "text/event-stream",
+            body,
+        };
+        Some(match served.fetch_add(1, Ordering::SeqCst) {
+            0 => stream(format!("event: change\nid: 6\ndata: {change}\n\n")),
+            _ => stream(format!("event: compacted\ndata: {gone}\n\n")),
+        })
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["kv", "watch", "", "--after", "5"]);
+    assert_eq!(ran.output, "6 put a x\\ny\n6 deleted b\n");
+    assert_eq!((ran.code, ran.error.as_str()), (1, "error: it is gone\n"));
+    assert!(
+        server.seen()[1].target.contains("after=6"),
+        "it comes back where it left off: {:?}",
+        server.seen()
+    );
+}
+
+#[test]
+fn the_cluster_is_shown() {
+    let member = |id: u64, lag: u64| {
+        json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": format!("http://10.0.0.{id}:7400"),
+               "voter": true, "matched": 90 - lag, "lag": lag, "last_contact_ms": 12})
+    };
+    let status = json!({
+        "cluster_id": "00000000-0000-0000-0000-000000000001", "node": 1, "role": "leader", "leader": 1, "term": 3,
+        "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
+        "log_time": "2026-01-01T00:00:00Z", "age_ms": 0, "members": [member(1, 0), member(2, 4)], "revision": 90,
+    });
+    let (ran, _) = against(200, status, &["cluster", "status"]);
+    assert_eq!(
+        ran.output,
+        "cluster    00000000-0000-0000-0000-000000000001\n\
+         healthy    yes\n\
+         leader     1\n\
+         term       3\n\
+         revision   90\n\
+         \n\
+         NODE   ROLE     API                    LAG   LAST CONTACT\n\
+         1      leader   http://10.0.0.1:7400   0     12 ms\n\
+         2      voter    http://10.0.0.2:7400   4     12 ms\n"
+    );
+}
+
+#[test]
+fn completions_are_of_the_whole_program() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = Setting::default().run(&["completion", shell]);
+        assert!(
+            ran.code == 0 && ran.output.contains("rollback") && ran.output.contains("onward"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn wrong_manifests_are_wrong_usage_and_send_nothing() {
+    let server = Server::start(|_| Some(Answer::json(200, &json!({"revision": 9}))));
+    let setting = Setting {
+        server: server.url(),
+        input: "name: x\n",
+        ..Setting::default()
+    };
+    assert_eq!(setting.run(&["apply", "-f", "/nonexistent/site.yaml"]).code, 2);
+    let ran = setting.run(&["plan", "-f", "-"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.error
+            .contains("standard input, document 1: field `kind` is missing"),
+        "{ran:?}"
+    );
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn what_would_be_refused_is_not_applied() {
+    let refused = json!({"type": "", "title": "", "status": 409, "code": "x", "detail": "rack 3 is full"});
+    let body = json!({
+        "steps": [step("create", "a", &json!([]))], "create": 1, "update": 0, "unchanged": 0, "refused": refused,
+        "revision": 12,
+    });
+    let server = Server::start(move |_| Some(Answer::json(200, &body)));
+    let setting = Setting {
+        server: server.url(),
+        input: "kind: kv\nkey: a\nvalue: b\n",
+        ..Setting::default()
+    };
+    let ran = setting.run(&["apply", "-f", "-"]);
+    assert_eq!((ran.code, ran.error.as_str()), (1, "error: rack 3 is full\n"));
+    assert_eq!(setting.run(&["plan", "-f", "-"]).code, 1);
+    assert!(server.seen().iter().all(|seen| seen.target == "/v1/plan"));
 }
