@@ -224,10 +224,12 @@ fn lay_out(dir: &Path, flags: &Flags) -> anyhow::Result<Vec<Node>> {
                 .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .with_context(|| format!("--base-port {base}: node {id} would need a port past 65535")),
         };
-        let mut config = Config::default();
-        config.cluster = "dev".to_owned();
-        config.node_id = Some(id);
-        config.data_dir = dir.join(format!("node{id}")).join("data");
+        let mut config = Config {
+            cluster: "dev".to_owned(),
+            node_id: Some(id),
+            data_dir: dir.join(format!("node{id}")).join("data"),
+            ..Config::default()
+        };
         config.http.listen = port(0)?;
         config.peer.listen = port(1)?;
         config.dns.listen = port(53)?;
