@@ -38,8 +38,8 @@ clippy:
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: doc
-doc:
-	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --document-private-items --locked
+doc: # Crate docs link to private modules, which are documented too.
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(cargo) doc --workspace --no-deps --document-private-items --locked
 
 .PHONY: deny
 deny:
