@@ -200,6 +200,7 @@ impl Client {
             }
         };
         let status = response.status();
+        let ours = response.headers().contains_key("onward-revision");
         let body = match response.bytes().await {
             Ok(body) => body.to_vec(),
             Err(error) => {
@@ -210,7 +211,7 @@ impl Client {
         if status.is_success() {
             return Tried::Answered(body);
         }
-        judge(server.as_str(), status, &body)
+        judge(server.as_str(), status, ours, &body)
     }
 
     pub(super) fn request(&self, call: &Call, index: usize) -> reqwest::RequestBuilder {
@@ -238,9 +239,13 @@ impl Client {
     }
 }
 
-/// What an answer that is not a success means.
-fn judge(server: &str, status: StatusCode, body: &[u8]) -> Tried {
+/// What an answer that is not a success means. What is `ours` carries a revision: it says no for a reason, if only as
+/// the text that firmware can show.
+fn judge(server: &str, status: StatusCode, ours: bool, body: &[u8]) -> Tried {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+        if ours && status.is_client_error() {
+            return Tried::Refused(Box::new(plain(status, body)));
+        }
         let reason = format!("{server} answered {status} without a problem document");
         return Tried::Unreadable { reason };
     };
@@ -252,6 +257,23 @@ fn judge(server: &str, status: StatusCode, body: &[u8]) -> Tried {
         },
         StatusCode::GATEWAY_TIMEOUT => Tried::Lost { reason },
         _ => Tried::Refused(Box::new(problem)),
+    }
+}
+
+/// A no in plain text as a problem.
+fn plain(status: StatusCode, text: &[u8]) -> Problem {
+    let title = status.canonical_reason().unwrap_or("no");
+    Problem {
+        kind: "about:blank".to_owned(),
+        title: title.to_owned(),
+        status: status.as_u16(),
+        code: title.to_ascii_lowercase().replace(' ', "_"),
+        detail: String::from_utf8_lossy(text).trim().to_owned(),
+        revision: None,
+        command_id: None,
+        command_index: None,
+        retry_after_ms: None,
+        floor: None,
     }
 }
 
