@@ -9,7 +9,7 @@ use crate::table::{Cell, Details, Table, Tone};
 use clap::{Args, Subcommand};
 use onward_api::wire::Time;
 use onward_api::wire::apps::{App, Protocol, Route, Spec};
-use onward_api::wire::rollouts::{Build, Instance, Release};
+use onward_api::wire::rollouts::{self, Build, Instance, Release};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -43,6 +43,9 @@ pub enum Command {
     /// List the running copies of an app
     #[command(after_help = examples!["app instances hello", "app instances hello -o wide"])]
     Instances(ListOf),
+    /// List the steps of rollouts that failed and the instances that crashed, newest first
+    #[command(after_help = examples!["app failures hello", "app failures hello --limit 5 -o wide"])]
+    Failures(ListOf),
 }
 
 /// Arguments of `app set`.
@@ -132,6 +135,14 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
         Command::Restart(Restart { app, reason, wait }) => {
             let queued = session.client.app_restart(&app, &reason).await?;
             crate::deploy::follow(session, &app, queued, &wait).await
+        }
+        Command::Failures(ListOf { app, limit }) => {
+            let failures = session
+                .list(limit, async |client, page| client.app_failures(&app, page).await)
+                .await?;
+            session
+                .output
+                .show(&failures, |failures| failure_table(&failures.items))
         }
         Command::Instances(ListOf { app, limit }) => {
             let instances = session
@@ -409,6 +420,27 @@ fn instance_table(instances: &[Instance]) -> Table {
             Cell::from(exact(instance.placed_at)),
             Cell::maybe(instance.ended_at.map(exact)),
             Cell::from(instance.modified),
+        ]);
+    }
+    table
+}
+
+/// Failures as rows.
+pub(crate) fn failure_table(failures: &[rollouts::Failure]) -> Table {
+    let mut table = Table::new(
+        &["FAILURE", "ROLLOUT", "STEP", "ATTEMPT", "AT", "REASON"],
+        &["NODE", "NEXT ATTEMPT"],
+    );
+    for failure in failures {
+        table.push(vec![
+            Cell::from(failure.failure),
+            Cell::from(failure.rollout),
+            Cell::from(failure.step.as_deref().unwrap_or("serving")),
+            Cell::from(failure.attempt),
+            Cell::from(exact(failure.at)),
+            Cell::from(&failure.reason),
+            Cell::maybe(failure.node),
+            Cell::maybe(failure.next_attempt_at.map(exact)),
         ]);
     }
     table

@@ -1,13 +1,14 @@
 //! `onward deploy`, `rollback` and `rollout`: rolling releases out, and following them step by step.
 
 use crate::age::{age, exact};
-use crate::app::short;
+use crate::app::{failure_table, short};
 use crate::examples::examples;
 use crate::failure::{Failure, Result};
 use crate::session::Session;
-use crate::table::{Cell, Details, Table, Tone};
+use crate::table::{Cell, Details, Table, Tone, printable};
 use clap::{Args, Subcommand};
-use onward_api::wire::rollouts::{Kind, Passage, Queued, Rollout};
+use onward_api::client::Paging;
+use onward_api::wire::rollouts::{Failure as Failed, Kind, Passage, Queued, Rollout};
 use onward_api::wire::{Stamped, Time};
 use std::time::{Duration, Instant};
 
@@ -101,29 +102,40 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
                 .output
                 .show(&rollouts, |rollouts| table(&rollouts.items, now))
         }
-        Command::Get(Get {
-            app,
-            rollout: Some(number),
-        }) => {
-            let rollout = session.client.rollout_get(&app, number).await?;
-            let color = session.output.color();
-            session
-                .output
-                .show(&rollout, |rollout| view(&rollout.value, color))
-        }
-        Command::Get(Get { app, rollout: None }) => {
-            let newest = session
-                .list(Some(1), async |client, page| {
-                    client.rollout_list(&app, page).await
-                })
-                .await?;
-            let Some(rollout) = newest.items.into_iter().next() else {
-                return Err(Failure::Refused(format!("app `{app}` has no rollout")));
-            };
-            let color = session.output.color();
-            session.output.show(&rollout, |rollout| view(rollout, color))
-        }
+        Command::Get(Get { app, rollout }) => get(session, &app, rollout).await,
     }
+}
+
+async fn get(session: &mut Session<'_>, app: &str, number: Option<u64>) -> Result {
+    let number = match number {
+        Some(number) => number,
+        None => {
+            let newest = session
+                .list(Some(1), async |client, page| client.rollout_list(app, page).await)
+                .await?;
+            match newest.items.first() {
+                Some(rollout) => rollout.rollout,
+                None => return Err(Failure::Refused(format!("app `{app}` has no rollout"))),
+            }
+        }
+    };
+    let rollout = session.client.rollout_get(app, number).await?;
+    if session.output.structured() {
+        return session.output.show(&rollout, |_| String::new());
+    }
+    let mut failures = session
+        .list(None, async |client, page| client.app_failures(app, page).await)
+        .await?;
+    failures.items.retain(|failure| failure.rollout == number);
+    let (wide, color) = (session.output.wide(), session.output.color());
+    session.output.show(&rollout, |rollout| {
+        let mut text = view(&rollout.value, color);
+        if !failures.items.is_empty() {
+            text.push('\n');
+            text.push_str(&failure_table(&failures.items).render(wide, color));
+        }
+        text
+    })
 }
 
 /// The time between two looks at a rollout.
@@ -154,6 +166,7 @@ pub(crate) async fn follow(
         {
             Ok(rollout) => {
                 seen.tell(session, &rollout.value);
+                seen.tell_failures(session, &rollout.value).await;
                 if rollout.value.ended {
                     return ended(session, &rollout, began.elapsed());
                 }
@@ -193,23 +206,24 @@ impl Seen {
             session.output.message(&step_line(rollout, passage));
         }
         self.passages = self.passages.max(rollout.trail.len());
-        if rollout.failures > self.failures {
+        self.step = Some(rollout.step.clone());
+    }
+
+    /// Tells of the attempts that failed since the last look and are followed by another.
+    async fn tell_failures(&mut self, session: &mut Session<'_>, rollout: &Rollout) {
+        if rollout.failures > self.failures && !rollout.ended {
+            let failure = newest_failure(session, rollout).await;
+            let why = failure.map(|failure| format!(": {}", printable(&failure.reason)));
+            let next = rollout
+                .next_attempt_at
+                .map(|at| format!("; the next one is at {}", exact(at)));
+            let (why, next) = (why.unwrap_or_default(), next.unwrap_or_default());
             self.clear(session);
-            let why = rollout
-                .reason
-                .as_deref()
-                .map(|why| format!(": {why}"))
-                .unwrap_or_default();
-            let next = rollout.next_attempt_at.filter(|_| !rollout.ended);
-            let next = next
-                .map(|at| format!("; the next one starts at {}", exact(at)))
-                .unwrap_or_default();
             session
                 .output
                 .message(&format!("  attempt {} failed{why}{next}", rollout.failures));
         }
         self.failures = rollout.failures;
-        self.step = Some(rollout.step.clone());
     }
 
     fn tell_unreachable(&mut self, session: &mut Session<'_>, why: &str) {
@@ -239,6 +253,17 @@ impl Seen {
             session.output.redraw("");
         }
     }
+}
+
+/// Why the last attempt of a rollout failed, as far as that can be read now.
+async fn newest_failure(session: &Session<'_>, rollout: &Rollout) -> Option<Failed> {
+    let page = Paging {
+        limit: Some(1),
+        cursor: None,
+    };
+    let failures = session.client.app_failures(&rollout.app, page).await.ok()?;
+    let mut failures = failures.value.items.into_iter();
+    failures.find(|failure| failure.rollout == rollout.rollout)
 }
 
 /// `  building   build 3 of 1a2b3c4d5e, node 1`

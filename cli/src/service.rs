@@ -175,16 +175,16 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
             id: Instance { service, instance },
             health,
         }) => {
-            let health = match health {
-                Wellness::Passing => Health::Passing,
-                Wellness::Critical => Health::Critical,
+            let (health, word) = match health {
+                Wellness::Passing => (Health::Passing, "passing"),
+                Wellness::Critical => (Health::Critical, "critical"),
             };
             let done = session
                 .client
                 .service_set_health(&service, &instance, health)
                 .await?;
             session.output.done(&done, |done| {
-                format!("{service}/{instance} is {health:?} at revision {}", done.revision)
+                format!("{service}/{instance} is {word} at revision {}", done.revision)
             })
         }
         Command::Maintenance(SetMaintenance {

@@ -8,6 +8,7 @@ use chrono::Utc;
 use onward_api::client::{self, Client, Error, Paging, Url};
 use onward_api::wire::{Invalid, Page, Stamped, Time};
 use serde::de::DeserializeOwned;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What a command works with.
@@ -132,10 +133,13 @@ fn actor() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = match (user.as_deref().unwrap_or("").trim(), host.trim()) {
-        ("", "") => "cli".to_owned(),
-        (user, "") => format!("cli:{user}"),
-        (user, host) => format!("cli:{user}@{host}"),
+    let user = user.filter(|user| !user.is_empty()).unwrap_or_else(|| {
+        let own = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
+        own.unwrap_or_else(|_| "unknown".to_owned())
+    });
+    let name = match host.trim() {
+        "" => format!("cli:{user}"),
+        host => format!("cli:{user}@{host}"),
     };
     // It travels in a header.
     name.chars()

@@ -483,6 +483,7 @@ fn a_watch_prints_a_line_for_each_change() {
         let stream = |body: String| Answer {
             status: 200,
             content_type: "text/event-stream",
+            revision: Some(5),
             body,
         };
         Some(match served.fetch_add(1, Ordering::SeqCst) {
@@ -577,4 +578,73 @@ fn what_would_be_refused_is_not_applied() {
     assert_eq!((ran.code, ran.error.as_str()), (1, "error: rack 3 is full\n"));
     assert_eq!(setting.run(&["plan", "-f", "-"]).code, 1);
     assert!(server.seen().iter().all(|seen| seen.target == "/v1/plan"));
+}
+
+#[test]
+fn a_boot_document_is_printed_as_it_is_and_its_absence_is_not_found() {
+    let server = Server::start(|request| {
+        let known = request.target == "/boot/v1/ipxe/S1";
+        Some(Answer {
+            status: if known { 200 } else { 404 },
+            content_type: "text/plain",
+            revision: Some(5),
+            body: if known {
+                "#!ipxe\nboot\n"
+            } else {
+                "no machine is registered under serial `S2`\n"
+            }
+            .to_owned(),
+        })
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    assert_eq!(
+        setting.run(&["boot", "template", "render", "S1", "ipxe"]).output,
+        "#!ipxe\nboot\n"
+    );
+    let ran = setting.run(&["boot", "template", "render", "S2", "user-data"]);
+    assert_eq!(
+        (ran.code, ran.error.as_str()),
+        (1, "error: no machine is registered under serial `S2`\n")
+    );
+    assert_eq!(server.seen()[1].target, "/boot/v1/cloud-init/S2/user-data");
+}
+
+#[test]
+fn an_attempt_that_failed_is_told_with_its_reason() {
+    let looks = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let failed = json!({
+            "app": "hello", "failure": 9, "rollout": 4, "step": "building", "attempt": 1, "node": 2,
+            "reason": "the build exited with 1", "at": "2026-01-01T00:00:01Z", "next_attempt_at": null,
+        });
+        Some(match (request.method.as_str(), &*request.target) {
+            ("POST", _) => Answer::json(200, &json!({"rollout": 4, "revision": 8})),
+            (_, target) if target.contains("/failures") => {
+                Answer::json(200, &json!({"items": [failed], "next": null, "revision": 8}))
+            }
+            _ if looks.fetch_add(1, Ordering::SeqCst) == 0 => {
+                let mut state = rollout(&["queued", "building"], false, None);
+                state["failures"] = json!(1);
+                state["next_attempt_at"] = json!("2026-01-01T00:00:02Z");
+                Answer::json(200, &state)
+            }
+            _ => Answer::json(200, &rollout(&["queued", "building", "done"], true, None)),
+        })
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["deploy", "hello"]);
+    let told = "  attempt 1 failed: the build exited with 1; the next one is at 2026-01-01T00:00:02.000Z\n";
+    assert!(ran.code == 0 && ran.error.contains(told), "{ran:?}");
+    let ran = setting.run(&["rollout", "get", "hello", "4"]);
+    assert!(
+        ran.output
+            .contains("building   1         2026-01-01T00:00:01.000Z   the build exited with 1"),
+        "{ran:?}"
+    );
 }

@@ -35,6 +35,8 @@ impl Request {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
+    /// The revision in the header, as answers of the cluster carry it.
+    pub(crate) revision: Option<u64>,
     pub(crate) body: String,
 }
 
@@ -48,6 +50,7 @@ impl Answer {
         Answer {
             status,
             content_type,
+            revision: None,
             body: body.to_string(),
         }
     }
@@ -140,13 +143,17 @@ fn serve(stream: TcpStream, answer: &impl Fn(&Request) -> Option<Answer>, seen: 
     let Some(Answer {
         status,
         content_type,
+        revision,
         body,
     }) = answer(&request)
     else {
         return;
     };
+    let revision = revision
+        .map(|revision| format!("onward-revision: {revision}\r\n"))
+        .unwrap_or_default();
     let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\n{revision}content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     let mut stream = stream;
