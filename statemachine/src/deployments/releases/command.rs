@@ -34,8 +34,10 @@ pub enum Refusal {
         /// Which.
         rollout: instances::RolloutNumber,
     },
-    /// The build has not succeeded.
-    #[error("build {build} of app `{app}` has not succeeded")]
+    /// The build has not succeeded, or it is of other inputs.
+    #[error(
+        "build {build} of app `{app}` has not succeeded with the commit and the build command of the release"
+    )]
     Build {
         /// Of which app.
         app: Name,
@@ -92,8 +94,15 @@ fn decide_create(view: &dyn View, app: &Name, number: instances::RolloutNumber) 
             rollout: number,
         });
     };
-    let state = builds::get(view, app, build)?.map(|row| row.state);
-    if !matches!(state, Some(builds::State::Succeeded { .. })) {
+    let inputs = builds::Inputs {
+        commit: commit.clone(),
+        command: spec.build.clone(),
+        env: spec.build_env.clone(),
+    };
+    let made = builds::get(view, app, build)?
+        .filter(|row| row.inputs == inputs)
+        .map(|row| row.state);
+    if !matches!(made, Some(builds::State::Succeeded { .. })) {
         return refuse(Refusal::Build {
             app: app.clone(),
             build,
