@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         let result = match command {
             Command::Client(command) => return onward_cli::run(global, command, Arguments::command).await,
             Command::Serve(flags) => {
-                start_logging("info");
+                start_logging("info,openraft=warn");
                 serve::run(flags).await
             }
             Command::Dev(flags) => {

@@ -25,6 +25,8 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, StateStore>;
 
 /// How often the size of the log is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while this node has not caught up yet.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Who leads, as this node knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl Engine {
     /// Notes an append request of `node`: a sign of life, if it is who leads.
     pub(crate) fn hear(&self, node: u64, request: &AppendEntriesRequest<TypeConfig>) {
         self.trust.learn(&request.vote, request.leader_commit.as_ref());
+        self.trust.settle(self.state.applied(), false);
         let leadership = self.leadership.borrow();
         if leadership.leader.as_ref().is_some_and(|(id, _)| *id == node) {
             let since = self.started.elapsed().as_millis() as u64;
@@ -191,11 +194,24 @@ impl Engine {
     /// Takes a snapshot when the log has grown by bytes, which openraft does not count, and settles whether this node
     /// has caught up.
     pub(crate) async fn watch_log(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         let mut bytes_at_snapshot = self.counters.log_synced_bytes.load(Relaxed);
         let mut built = self.counters.snapshots_built.load(Relaxed);
-        while self.token().run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
             self.trust.settle(self.state.applied(), self.leads());
+            // A cluster that was just formed depends on each of its members until they have caught up.
+            let pause = if self.trust.settled() {
+                WATCH_INTERVAL
+            } else {
+                SETTLE_INTERVAL
+            };
+            if self
+                .token()
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
+                return;
+            }
             let bytes = self.counters.log_synced_bytes.load(Relaxed);
             let built_now = self.counters.snapshots_built.load(Relaxed);
             if built_now != built {

@@ -80,6 +80,16 @@ impl Trust {
         }
     }
 
+    /// The file that remembers that the node has not caught up.
+    pub(crate) fn note(&self) -> &Path {
+        &self.mark
+    }
+
+    /// Whether there is nothing to wait for.
+    pub(crate) fn settled(&self) -> bool {
+        self.target.load(Relaxed) == 0
+    }
+
     /// A leader with this vote has this committed.
     pub(crate) fn learn(&self, vote: &Vote, committed: Option<&LogId>) {
         if self.target.load(Relaxed) == Self::UNKNOWN

@@ -267,7 +267,13 @@ fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, St
     if engine.trust.may_vote(request.last_log_id.as_ref(), applied) {
         return Ok(request);
     }
-    tracing::warn!(candidate = %request.vote, "this node began without a log and votes once it has caught up");
+    let note = engine.trust.note().display().to_string();
+    tracing::warn!(
+        candidate = %request.vote,
+        note,
+        "this node began without a log and votes once a leader has caught it up; where no data directory of this \
+         cluster was ever lost, deleting the note and starting again lets it vote at once"
+    );
     Err("this node began without a log and has not caught up with a leader yet".to_owned())
 }
 
