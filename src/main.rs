@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         let result = match command {
             Command::Client(command) => return onward_cli::run(global, command, Arguments::command).await,
             Command::Serve(flags) => {
-                start_logging("info,openraft=warn");
+                start_logging(&format!("info,{}", onward_raft::LOG_DIRECTIVE));
                 serve::run(flags).await
             }
             Command::Dev(flags) => {
