@@ -29,6 +29,8 @@ mod propose;
 mod read;
 mod state;
 mod status;
+#[cfg(test)]
+mod testing;
 mod types;
 
 pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};

@@ -1,6 +1,7 @@
 use super::*;
 use crate::log::disk::Write;
 use crate::state::{State, StateStore, open_rocks};
+use crate::testing::copy_as_of_now;
 use crate::types::{EntryPayload, LeaderId, Payload};
 use bytes::Bytes;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -115,19 +116,6 @@ fn newest_wal(dir: &Path) -> std::path::PathBuf {
     files.pop().expect("there is a write-ahead file")
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("creates");
-    for file in fs::read_dir(from).expect("lists") {
-        let file = file.expect("lists");
-        let target = to.join(file.file_name());
-        if file.file_type().expect("has a type").is_dir() {
-            copy_dir(&file.path(), &target);
-        } else {
-            fs::copy(file.path(), target).expect("copies");
-        }
-    }
-}
-
 /// A log as a crash leaves it: a copy of the directory while the log is open.
 async fn crashed(entries: u64) -> TempDir {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -137,7 +125,7 @@ async fn crashed(entries: u64) -> TempDir {
     for index in 1..=entries {
         append(&mut log, vec![entry(1, index)]).await;
     }
-    copy_dir(dir.path(), copy.path());
+    copy_as_of_now(dir.path(), copy.path());
     copy
 }
 
@@ -168,7 +156,7 @@ async fn a_log_that_forgot_what_it_acknowledged_is_refused() {
     let early = tempfile::tempdir().expect("temp dir");
     let mut log = open(dir.path()).expect("opens");
     append(&mut log, vec![entry(1, 1)]).await;
-    copy_dir(&dir.path().join("log"), &early.path().join("log"));
+    copy_as_of_now(&dir.path().join("log"), &early.path().join("log"));
     append(&mut log, (2..=9).map(|index| entry(1, index)).collect()).await;
     log.close();
     drop(log);

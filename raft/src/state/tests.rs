@@ -1,5 +1,6 @@
 use super::snapshot::{SnapshotDir, name_of};
 use super::*;
+use crate::testing::copy_as_of_now;
 use crate::types::{LeaderId, Payload};
 use bytes::Bytes;
 use futures::stream;
@@ -38,25 +39,6 @@ async fn apply_entries(store: &mut StateStore, entries: &[Entry]) {
     store.apply(stream::iter(items)).await.expect("applies");
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("creates");
-    for file in fs::read_dir(from).expect("lists") {
-        let file = file.expect("lists");
-        let target = to.join(file.file_name());
-        if file.file_type().expect("has a type").is_dir() {
-            copy_dir(&file.path(), &target);
-        } else {
-            // The store lets go of files of its own while it runs; what is gone by now no crash would leave either.
-            match fs::copy(file.path(), target) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                copied => {
-                    copied.expect("copies");
-                }
-            }
-        }
-    }
-}
-
 fn hash(store: &StateStore) -> u64 {
     store.state.read(state_hash)
 }
@@ -73,7 +55,7 @@ async fn what_is_lost_in_a_crash_is_applied_again_to_the_same_state() {
     assert_eq!(store.state.applied(), Revision(200));
     // What a crash leaves: the files as they are now. An orderly close would flush.
     let left = tempfile::tempdir().expect("temp dir");
-    copy_dir(dir.path(), left.path());
+    copy_as_of_now(dir.path(), left.path());
     let mut store = open(left.path());
     let (applied, _) = store.applied_state().await.expect("reads");
     let from = applied.map_or(0, |id| id.index) as usize;
