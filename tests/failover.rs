@@ -192,6 +192,13 @@ fn a_minority_cannot_write_and_says_so() {
         1,
         "a local read does not"
     );
+    let log = std::fs::metadata(survivor.dir.join("onward.log"))
+        .expect("a log")
+        .len();
+    assert!(
+        log < 200_000,
+        "a node that is left alone does not fill its disk with {log} bytes of log"
+    );
 }
 
 #[test]

@@ -38,4 +38,4 @@ pub use member::MemberError;
 pub use node::{Node, StartError};
 
 /// A log filter that keeps what this crate says and leaves out the everyday chatter of the engine below it.
-pub const LOG_DIRECTIVE: &str = "openraft=warn";
+pub const LOG_DIRECTIVE: &str = "openraft=error";

@@ -29,6 +29,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// Between two tries to reach a peer for its log.
+const REDIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 type Rpc = RPCError<TypeConfig>;
 type Snapshot = openraft::storage::Snapshot<LeaderId, u64, PeerNode, SnapshotHandle>;
 
@@ -130,11 +133,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let connection = match self.idle.take() {
                 Some(connection) => connection,
                 None => {
-                    let (read, writer) = self
-                        .peers
-                        .dial(self.target, &self.node, Lane::Log)
-                        .await
-                        .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+                    let dialed = self.peers.dial(self.target, &self.node, Lane::Log).await;
+                    if dialed.is_err() {
+                        // openraft opens the stream again at once, and a refused connection fails at once.
+                        tokio::time::sleep(REDIAL_PAUSE).await;
+                    }
+                    let (read, writer) =
+                        dialed.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
                     let reader = FrameReader::new(read);
                     LogConnection { reader, writer }
                 }
