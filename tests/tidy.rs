@@ -53,6 +53,7 @@ fn dependencies_point_one_way() {
         ("raft", &["onward-statemachine"]),
         ("statemachine", &[]),
         ("bench", &["onward-api"]),
+        ("jepsen", &["onward-api", "onward-raft", "onward-statemachine"]),
     ]);
     let manifest = |folder: &str| -> toml::Table {
         let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
