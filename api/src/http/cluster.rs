@@ -9,7 +9,10 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
+use onward_statemachine::hash::state_hash;
+use onward_statemachine::system;
 use serde_json::json;
+use std::sync::Arc;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
@@ -22,6 +25,15 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 "Members, leader, revisions, lag and health, as this node sees them",
             )
             .answer::<wire::cluster::Status>(),
+        )
+        .get(
+            "/v1/cluster/hash",
+            hash,
+            op(
+                "cluster_hash",
+                "Reads the whole state of this node for its hash, to compare replicas that stand at one revision",
+            )
+            .answer::<wire::cluster::StateHash>(),
         )
         .get(
             "/healthz",
@@ -58,6 +70,24 @@ async fn status(State(app): State<App>) -> Answer {
         value: wire::cluster::Status::from(status),
         revision,
         age_ms: Some(stamp.age_ms),
+    }
+    .answer()
+}
+
+/// Reads every row, so away from the threads that serve.
+async fn hash(State(app): State<App>) -> Answer {
+    let age_ms = app.services.reader.stamp().age_ms;
+    let reader = Arc::clone(&app.services.reader);
+    let hashed = tokio::task::spawn_blocking(move || {
+        reader.read(|view| Ok((system::clock(view)?.revision, state_hash(view)?)))
+    });
+    let (revision, hash) = hashed
+        .await
+        .expect("reading neither panics nor is cancelled: a fault stops the node");
+    crate::answer::Seen {
+        value: wire::cluster::StateHash::from(hash),
+        revision,
+        age_ms: Some(age_ms),
     }
     .answer()
 }

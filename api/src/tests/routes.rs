@@ -115,6 +115,31 @@ async fn health_readiness_cluster_errors_and_document_are_served() {
 }
 
 #[tokio::test]
+async fn the_hash_is_that_of_the_whole_state() {
+    let (site, twin) = (Site::new(), Site::new());
+    let hash = async |site: &Site| {
+        let answer = site.get("/v1/cluster/hash").await.ok();
+        let hash = answer["hash"].as_str().expect("a hash").to_owned();
+        assert!(
+            u64::from_str_radix(&hash, 16).is_ok() && hash.len() == 16,
+            "{hash}"
+        );
+        (answer["revision"].as_u64().expect("a revision"), hash)
+    };
+    let empty = hash(&site).await;
+    assert_eq!(empty, hash(&twin).await);
+    site.put("a", "1").await;
+    let (revision, first) = hash(&site).await;
+    assert_eq!(revision, 1);
+    assert_ne!(first, empty.1);
+    site.put("a", "2").await;
+    let (revision, second) = hash(&site).await;
+    assert_eq!(revision, 2);
+    assert_ne!(second, first);
+    assert_eq!((revision, second), hash(&site).await, "reading changes nothing");
+}
+
+#[tokio::test]
 async fn metrics_show_the_engine_and_the_routes() {
     use http_body_util::BodyExt;
     let site = Site::new();

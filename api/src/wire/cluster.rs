@@ -71,6 +71,21 @@ pub struct Member {
     pub last_contact_ms: Option<u64>,
 }
 
+/// The whole state of the node that is asked, in few digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StateHash {
+    /// 16 hexadecimal digits: the same on every node that stands at the same revision.
+    pub hash: String,
+}
+
+impl From<u64> for StateHash {
+    fn from(hash: u64) -> Self {
+        StateHash {
+            hash: format!("{hash:016x}"),
+        }
+    }
+}
+
 impl From<ClusterStatus> for Status {
     fn from(status: ClusterStatus) -> Self {
         let member = |member: PortMember| Member {
