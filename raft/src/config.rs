@@ -149,7 +149,10 @@ impl Default for Limits {
 pub(crate) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// openraft's options, each one that matters set here and none left to a default that may change.
-pub(crate) fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+pub(crate) fn raft_config(
+    config: &Config,
+    may_lead: bool,
+) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
     let Timings {
         heartbeat_ms,
         election_min_ms,
@@ -157,6 +160,7 @@ pub(crate) fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, open
     } = config.timings;
     let raft = openraft::Config {
         cluster_name: config.cluster_name.clone(),
+        enable_elect: may_lead,
         heartbeat_interval: heartbeat_ms,
         // Under load an acknowledged append is proof of life enough.
         heartbeat_min_interval: Some(heartbeat_ms / 2),

@@ -4,14 +4,15 @@ use crate::clock::Clock;
 use crate::config::{Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
 use crate::identity::Identity;
-use crate::join::Trust;
 use crate::log::LogStore;
 use crate::peer::Peers;
 use crate::read::Rounds;
 use crate::state::{State, StateStore};
+use crate::trust::Trust;
 use crate::types::{PeerNode, TypeConfig};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesRequest;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -140,12 +141,27 @@ impl Engine {
     /// Notes an append request of `node`: a sign of life, if it is who leads.
     pub(crate) fn hear(&self, node: u64, request: &AppendEntriesRequest<TypeConfig>) {
         self.trust.learn(&request.vote, request.leader_commit.as_ref());
-        self.trust.settle(self.state.applied(), false);
+        self.settle();
         let leadership = self.leadership.borrow();
         if leadership.leader.as_ref().is_some_and(|(id, _)| *id == node) {
             let since = self.started.elapsed().as_millis() as u64;
             self.heard_ms.store(since, Relaxed);
         }
+    }
+
+    /// Lets the node vote and stand for election once it has caught up.
+    fn settle(&self) {
+        if !self.trust.settled() {
+            self.trust.settle(self.state.applied());
+            self.raft.runtime_config().elect(self.trust.settled());
+        }
+    }
+
+    /// Takes this node for a founding member, if it was its present life that was fresh.
+    pub(crate) fn found(&self, life: Uuid) -> io::Result<bool> {
+        let founded = self.trust.found(life)?;
+        self.raft.runtime_config().elect(self.trust.settled());
+        Ok(founded)
     }
 
     /// How long ago a leader was heard, in ms; 0 on the leader.
@@ -197,7 +213,7 @@ impl Engine {
         let mut bytes_at_snapshot = self.counters.log_synced_bytes.load(Relaxed);
         let mut built = self.counters.snapshots_built.load(Relaxed);
         loop {
-            self.trust.settle(self.state.applied(), self.leads());
+            self.settle();
             // A cluster that was just formed depends on each of its members until they have caught up.
             let pause = if self.trust.settled() {
                 WATCH_INTERVAL

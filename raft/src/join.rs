@@ -3,29 +3,25 @@
 //! # The same id never comes back empty
 //! A voter whose data is gone must not vote as if it had never acknowledged anything. An initial member that starts
 //! without a log asks the others first, and refuses to start where the leader knows a log of its id. Where no leader
-//! can tell, it starts, but votes for nobody who has entries until it has caught up with a leader ([`Trust`]). What is
-//! left is the loss of a voter's data together with that of every other copy of an entry's majority.
+//! can tell, it starts, but votes for nobody until it has caught up with a leader, or until the initial members have
+//! found that none of them has a log ([`Trust`], [`found`]). What is left is the loss of a voter's data together with
+//! that of every other copy of an entry's majority.
 
 use crate::StartError;
 use crate::config::{Config, Join};
 use crate::counters::Counters;
 use crate::engine::Engine;
+use crate::found;
 use crate::identity::{self, Identity};
 use crate::peer::Peers;
 use crate::peer::frame::Lane;
 use crate::peer::net::Tcp;
 use crate::peer::wire::{MemberAnswer, MemberRequest, kind};
-use crate::state::snapshot::sync_dir;
-use crate::types::{LogId, PeerNode, Vote};
+use crate::trust::Trust;
+use crate::types::PeerNode;
 use futures::future::join_all;
-use onward_statemachine::{NodeId, Revision, codec};
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use onward_statemachine::{NodeId, codec};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,74 +34,6 @@ const JOIN_PAUSE: Duration = Duration::from_millis(500);
 const JOIN_TRIES: usize = 20;
 /// How long an initial member waits for the others to say whether they know it.
 const ASK_DEADLINE: Duration = Duration::from_millis(400);
-
-/// Whether this node's log can be trusted to hold all that the node ever acknowledged. A node that starts with a log
-/// can (the durable watermark saw to that); an initial member that starts without can once it has all that a leader
-/// had committed in its own term, which covers everything before it. A file remembers that it cannot yet.
-pub(crate) struct Trust {
-    /// The revision to be applied first; [`Trust::UNKNOWN`] until a leader told, 0 where there is nothing to wait for.
-    target: AtomicU64,
-    mark: PathBuf,
-}
-
-impl Trust {
-    const UNKNOWN: u64 = u64::MAX;
-
-    const MARK: &str = "catching-up";
-
-    /// Reads whether the node in `dir` has caught up.
-    pub(crate) fn of(dir: &Path) -> Self {
-        let mark = dir.join(Self::MARK);
-        Trust {
-            target: AtomicU64::new(if mark.exists() { Self::UNKNOWN } else { 0 }),
-            mark,
-        }
-    }
-
-    /// Notes, before anything else is written, that the node in `dir` begins without a log.
-    fn begin(dir: &Path) -> io::Result<()> {
-        File::create(dir.join(Self::MARK))?.sync_all()?;
-        sync_dir(dir)
-    }
-
-    /// Forgets the note once it no longer holds: the node has caught up, or leads, and so has everything.
-    pub(crate) fn settle(&self, applied: Revision, leads: bool) {
-        let target = self.target.load(Relaxed);
-        if target == 0 || (!leads && applied.0 < target) {
-            return;
-        }
-        match std::fs::remove_file(&self.mark) {
-            Ok(()) => self.target.store(0, Relaxed),
-            Err(error) => tracing::warn!(path = %self.mark.display(), %error, "the note cannot be deleted"),
-        }
-    }
-
-    /// The file that remembers that the node has not caught up.
-    pub(crate) fn note(&self) -> &Path {
-        &self.mark
-    }
-
-    /// Whether there is nothing to wait for.
-    pub(crate) fn settled(&self) -> bool {
-        self.target.load(Relaxed) == 0
-    }
-
-    /// A leader with this vote has this committed.
-    pub(crate) fn learn(&self, vote: &Vote, committed: Option<&LogId>) {
-        if self.target.load(Relaxed) == Self::UNKNOWN
-            && let Some(committed) = committed
-            && committed.leader_id == vote.leader_id
-        {
-            self.target.store(committed.index, Relaxed);
-        }
-    }
-
-    /// Whether this node may vote for a candidate whose log ends at `last`. Where nobody has more than the entry that
-    /// formed the cluster, there is nothing to have forgotten.
-    pub(crate) fn may_vote(&self, last: Option<&LogId>, applied: Revision) -> bool {
-        last.is_none_or(|last| last.index == 0) || applied.0 >= self.target.load(Relaxed)
-    }
-}
 
 /// Finds out who this node is, and writes it down before anything else.
 pub(crate) async fn establish(config: &Config) -> Result<Identity, StartError> {
@@ -255,24 +183,14 @@ pub(crate) async fn form_or_join(
         return Ok(());
     }
     let me = engine.identity.node;
-    if !config.initial_members.iter().any(|member| member.id == me) {
+    if config.initial_members.iter().any(|member| member.id == me) {
+        let founding = found::found(engine.clone(), config.initial_members.clone());
+        let token = engine.token().clone();
+        engine
+            .tasks()
+            .spawn(async move { token.run_until_cancelled_owned(founding).await });
+    } else {
         tracing::warn!(node = %me, "this node has no log, is not an initial member and joins nobody: it waits to be added");
-        return Ok(());
-    }
-    let members: BTreeMap<u64, PeerNode> = config
-        .initial_members
-        .iter()
-        .map(|member| {
-            let node = PeerNode {
-                peer: member.peer_address.clone(),
-                http: member.http_url.clone(),
-            };
-            (member.id.0, node)
-        })
-        .collect();
-    // All initial members do this with the same list; who comes late finds the cluster formed.
-    if let Err(error) = engine.raft.initialize(members).await {
-        tracing::debug!(%error, "the cluster is formed already");
     }
     Ok(())
 }
@@ -294,36 +212,5 @@ async fn promote(engine: Arc<Engine>, join: Join, node: PeerNode) {
             Err(error) => tracing::warn!(%error, "this node was not made a member; trying again"),
         }
         tokio::time::sleep(JOIN_PAUSE).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::LeaderId;
-
-    #[test]
-    fn a_voter_without_its_log_votes_only_once_it_has_caught_up() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let id = |term, index| LogId::new(LeaderId { term, node_id: 1 }, index);
-        assert!(Trust::of(dir.path()).may_vote(Some(&id(1, 9)), Revision(0)));
-        Trust::begin(dir.path()).expect("notes");
-        let trust = Trust::of(dir.path());
-        assert!(trust.may_vote(Some(&id(0, 0)), Revision(0)), "a cluster can form");
-        assert!(!trust.may_vote(Some(&id(1, 9)), Revision(0)));
-        let leader = Vote::new_committed(2, 1);
-        // What a leader commits of an earlier term may be less than what was acknowledged.
-        trust.learn(&leader, Some(&id(1, 5)));
-        assert!(!trust.may_vote(Some(&id(1, 9)), Revision(5)));
-        trust.learn(&leader, Some(&id(2, 9)));
-        trust.settle(Revision(8), false);
-        assert!(!trust.may_vote(Some(&id(2, 9)), Revision(8)));
-        // A restart does not make it forget.
-        let trust = Trust::of(dir.path());
-        assert!(!trust.may_vote(Some(&id(2, 9)), Revision(9)));
-        trust.learn(&leader, Some(&id(2, 9)));
-        assert!(trust.may_vote(Some(&id(2, 9)), Revision(9)));
-        trust.settle(Revision(9), false);
-        assert!(Trust::of(dir.path()).may_vote(Some(&id(2, 9)), Revision(0)));
     }
 }

@@ -19,6 +19,7 @@ mod config;
 mod counters;
 mod engine;
 mod fault;
+mod found;
 mod identity;
 mod join;
 mod log;
@@ -31,6 +32,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod types;
 
 pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};

@@ -5,7 +5,7 @@ use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
 use crate::identity;
-use crate::join::{Trust, establish, form_or_join};
+use crate::join::{establish, form_or_join};
 use crate::log::{LogStore, OpenError};
 use crate::member::{MemberError, outcome_of};
 use crate::peer::Peers;
@@ -17,6 +17,7 @@ use crate::propose::NodeProposer;
 use crate::read::NodeReader;
 use crate::state::{State, StateStore, open_rocks};
 use crate::status::NodeCluster;
+use crate::trust::Trust;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
@@ -157,7 +158,8 @@ impl Node {
     /// # Errors
     /// See [`StartError`]. A node that forgot what it acknowledged refuses to start, and says what to do.
     pub async fn start(mut config: Config) -> Result<Node, StartError> {
-        let raft_options = raft_config(&config).map_err(|error| StartError::Timings(error.to_string()))?;
+        let timings = |error: openraft::ConfigError| StartError::Timings(error.to_string());
+        raft_config(&config, true).map_err(timings)?;
         let lock = identity::lock(&config.data_dir)?;
         let listener = listen(&mut config).await?;
         let peer_address = listener.local_addr().map_err(|error| StartError::Listen {
@@ -176,6 +178,10 @@ impl Node {
             http: config.http_url.clone(),
         };
         let identity = establish(&config).await?;
+        let trust = Trust::of(&config.data_dir).map_err(|error| StartError::Io {
+            path: config.data_dir.clone(),
+            error,
+        })?;
         let counters = Arc::new(Counters::default());
         let (log, state) = open_stores(&config, counters.clone()).await?;
         let peers = Peers::new(
@@ -190,7 +196,7 @@ impl Node {
         let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;
         let raft = Raft::new(
             identity.node.0,
-            raft_options,
+            raft_config(&config, trust.settled()).map_err(timings)?,
             Factory(peers.clone()),
             log.clone(),
             store,
@@ -208,7 +214,7 @@ impl Node {
             timings: config.timings,
             snapshots: config.snapshots,
             limits: config.limits,
-            trust: Trust::of(&config.data_dir),
+            trust,
         });
         tracing::info!(
             node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,

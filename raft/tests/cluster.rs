@@ -541,3 +541,50 @@ async fn a_wiped_voter_does_not_come_back_under_its_id() {
         node.abandon().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_forms_once_all_initial_members_were_there() {
+    let mut site = Site::new(3);
+    let first = site.start(0).await;
+    let second = site.start(1).await;
+    // Both have asked each other and the absent one by the time that their founding has gone round.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for node in [&first, &second] {
+        let status = node.cluster().status();
+        assert_eq!(
+            (status.leader, status.members.len()),
+            (None, 0),
+            "one of three was never seen"
+        );
+    }
+    // Whose processes end before the third comes: nobody has to remember anything.
+    first.abandon().await;
+    let first = site.start(0).await;
+    let third = site.start(2).await;
+    write(&third, "a", "1").await;
+    for node in [first, second, third] {
+        assert_eq!(read(&node, "a").await.as_deref(), Some("1"));
+        node.abandon().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_right_after_forming_stops_nobody() {
+    for _ in 0..5 {
+        let mut site = Site::new(3);
+        let nodes = site.start_all().await;
+        until("the cluster to be formed", async || {
+            let formed = |node: &Node| !node.cluster().status().members.is_empty();
+            nodes.iter().any(formed).then_some(())
+        })
+        .await;
+        for node in nodes {
+            node.abandon().await;
+        }
+        let nodes = site.start_all().await;
+        write(&nodes[0], "a", "1").await;
+        for node in nodes {
+            node.abandon().await;
+        }
+    }
+}

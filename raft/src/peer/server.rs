@@ -5,7 +5,7 @@ use super::frame::{self, Frame, FrameReader, Hello, Lane, Verdict};
 use super::net::{Listen, ReadHalf, WriteHalf};
 use super::network::encode_append_result;
 use super::transfer;
-use super::wire::{self, MemberRequest, Proposed, kind};
+use super::wire::{self, FoundRequest, MemberRequest, Proposed, kind};
 use crate::engine::Engine;
 use crate::types::TypeConfig;
 use futures::{FutureExt, StreamExt, stream};
@@ -24,6 +24,8 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// A pause after a failed accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const NOT_CAUGHT_UP: &str = "this node began without a log and has not caught up with a leader yet";
 
 /// Serves peers until the engine stops.
 pub(crate) async fn serve(engine: Arc<Engine>, listener: impl Listen) {
@@ -185,6 +187,7 @@ async fn serve_requests(
             }
             (Lane::Forward, kind::READ_INDEX) => serve_later(engine, frame, &answers, read_index),
             (Lane::Forward, kind::MEMBER) => serve_later(engine, frame, &answers, member_here),
+            (Lane::Join, kind::FOUND) => serve_later(engine, frame, &answers, found),
             (Lane::Join, kind::MEMBER) => serve_later(engine, frame, &answers, member_anywhere),
             (_, kind) => {
                 return Err(io::Error::new(
@@ -251,6 +254,7 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
             let request = votable(&engine, &frame)?;
             Ok(codec::encode(&raft.pre_vote(request).await.map_err(text)?))
         }
+        kind::TRANSFER if !engine.trust.settled() => Err(NOT_CAUGHT_UP.to_owned()),
         kind::TRANSFER => {
             let request = wire::decode(&frame.body).map_err(text)?;
             let response = raft.handle_transfer_leader(request).await.map_err(text)?;
@@ -264,21 +268,25 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
 fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, String> {
     let request: VoteRequest<TypeConfig> = wire::decode(&frame.body).map_err(|error| error.to_string())?;
     let applied = engine.state().applied();
-    if engine.trust.may_vote(request.last_log_id.as_ref(), applied) {
+    if engine.trust.may_vote(applied) {
         return Ok(request);
     }
     let note = engine.trust.note().display().to_string();
     tracing::warn!(
         candidate = %request.vote,
         note,
-        "this node began without a log and votes once a leader has caught it up; where no data directory of this \
-         cluster was ever lost, deleting the note and starting again lets it vote at once"
+        "this node began without a log in a cluster that has one, and votes once a leader has caught it up"
     );
-    Err("this node began without a log and has not caught up with a leader yet".to_owned())
+    Err(NOT_CAUGHT_UP.to_owned())
 }
 
 async fn read_index(engine: Arc<Engine>, _frame: Frame) -> Result<Vec<u8>, String> {
     engine.read_index_here().await.map(|index| codec::encode(&index))
+}
+
+async fn found(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
+    let request: FoundRequest = wire::decode(&frame.body).map_err(|error| error.to_string())?;
+    Ok(codec::encode(&engine.answer_founder(request).await))
 }
 
 async fn member_here(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {

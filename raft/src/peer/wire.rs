@@ -29,6 +29,7 @@ pub(crate) mod kind {
     /// Bytes of the file whose place in the manifest is the frame's id.
     pub(crate) const SNAPSHOT_BYTES: u8 = 10;
     pub(crate) const SNAPSHOT_END: u8 = 11;
+    pub(crate) const FOUND: u8 = 12;
 }
 
 /// The answer to a forwarded proposal.
@@ -79,6 +80,39 @@ pub(crate) enum MemberAnswer {
     },
     Done,
     NotLeader,
+    Failed(String),
+}
+
+/// What initial members say to each other before their cluster is formed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FoundRequest {
+    /// Has this member no log yet?
+    Fresh { cluster: Uuid, member: NodeId },
+    /// No initial member has: this one said so in this life.
+    Founded {
+        cluster: Uuid,
+        member: NodeId,
+        life: Uuid,
+    },
+}
+
+/// What is answered to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FoundAnswer {
+    /// It has no log, in this life of its data directory.
+    Fresh {
+        life: Uuid,
+    },
+    HasLog,
+    /// It is taken for a founding member.
+    Founded,
+    /// It was another life that was fresh.
+    OtherLife,
+    /// Another node was meant.
+    Stranger {
+        node: NodeId,
+        cluster: Uuid,
+    },
     Failed(String),
 }
 
