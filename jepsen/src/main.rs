@@ -1,3 +1,138 @@
 //! `onward-jepsen`: runs a workload under faults and judges what came of it.
 
-fn main() {}
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use onward_jepsen::run::{self, Directory, Options, Ran};
+use onward_jepsen::verdict::{Finding, overall};
+use onward_jepsen::{judge, print, workload};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Fault testing of Onward: real processes, real faults, and a judgement.
+///
+/// Exits with 0 where all that was promised was seen to hold, and with 1 otherwise: also where it could not be told.
+#[derive(Debug, Parser)]
+#[command(name = "onward-jepsen", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Demand,
+}
+
+const EXAMPLES: &str = "Examples:
+  onward-jepsen run --workload register --nemesis kill,partition --nodes 3 --time 30 --seed 7
+  onward-jepsen run --workload bank --nodes 5 --binary target/release/onward
+  onward-jepsen check jepsen/store/20260101T120000.000-register-kill-7
+  onward-jepsen workloads";
+
+#[derive(Debug, Subcommand)]
+enum Demand {
+    /// Runs a workload under faults, and judges it
+    #[command(
+        after_help = "Example:\n  onward-jepsen run --workload register --nemesis kill,partition --seed 7"
+    )]
+    Run(Run),
+    /// Judges an earlier run again, from what it left behind
+    #[command(after_help = "Example:\n  onward-jepsen check jepsen/store/RUN")]
+    Check {
+        /// The directory of the run
+        dir: PathBuf,
+    },
+    /// Lists the workloads
+    Workloads,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// What clients ask; `onward-jepsen workloads` lists them
+    #[arg(long)]
+    workload: String,
+    /// What is done to the cluster meanwhile, comma-separated; nothing without it
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    nemesis: Vec<String>,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// How long clients and faults go on together, in seconds
+    #[arg(long, default_value = "30", value_parser = run::seconds, value_name = "S")]
+    time: Duration,
+    /// What everything is drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct Cluster {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
+    nodes: u64,
+    /// How many clients
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    clients: u64,
+    /// How many operations a second, all clients together; the workload's own without it
+    #[arg(long)]
+    rate: Option<f64>,
+    /// The binary under test; the `onward` beside this program without it
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Where runs are kept
+    #[arg(long, default_value = "jepsen/store")]
+    dir: PathBuf,
+}
+
+impl Cluster {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        match &self.binary {
+            Some(binary) => Ok(binary.clone()),
+            None => {
+                let own = std::env::current_exe().context("cannot find this program's own file")?;
+                Ok(own.with_file_name("onward"))
+            }
+        }
+    }
+}
+
+impl Run {
+    fn options(self) -> anyhow::Result<Options> {
+        let mut nemeses = self.nemesis;
+        nemeses.retain(|name| name != "none");
+        Ok(Options {
+            workload: self.workload,
+            nemeses,
+            nodes: self.cluster.nodes,
+            time: self.time,
+            seed: self.seed,
+            binary: self.cluster.binary()?,
+            dir: self.cluster.dir,
+            clients: self.cluster.clients,
+            rate: self.cluster.rate,
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Demand::Run(run) => {
+            let ran = run::run(&run.options()?).await?;
+            Ok(tell(&ran))
+        }
+        Demand::Check { dir } => {
+            let directory = Directory::open(&dir)?;
+            let verdicts = judge::judge(&directory);
+            directory.save_verdicts(&verdicts)?;
+            Ok(tell(&Ran { directory, verdicts }))
+        }
+        Demand::Workloads => {
+            print::workloads(workload::NAMES);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn tell(ran: &Ran) -> ExitCode {
+    print::verdicts(ran);
+    match overall(&ran.verdicts) {
+        Finding::Pass => ExitCode::SUCCESS,
+        Finding::Unknown | Finding::Fail => ExitCode::FAILURE,
+    }
+}

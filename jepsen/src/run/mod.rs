@@ -1,0 +1,182 @@
+//! One run: a cluster, clients and faults together, then all healed, every node read, and a judgement.
+//!
+//! Whatever goes wrong with the harness itself ends in a verdict of its own kind, never in a pass.
+
+mod dev;
+mod directory;
+mod load;
+mod recorder;
+
+pub use directory::{Directory, RunFile, seconds};
+pub use recorder::{Recorder, Tally};
+
+use crate::client::{Client, Target};
+use crate::final_state::{Finals, HARNESS, PAIRS};
+use crate::history::StageName;
+use crate::judge;
+use crate::verdict::Verdict;
+use crate::workload::{self, Workload};
+use anyhow::{Context, ensure};
+use load::{Load, Phase};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long the first write may take on a cluster that just started.
+const SETUP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long clients go on after the healing, at the most: long past what a verdict forgives.
+const HEAL_PATIENCE: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(250);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What clients ask.
+    pub workload: String,
+    /// What is done to the cluster meanwhile; none for nothing.
+    pub nemeses: Vec<String>,
+    /// How many nodes.
+    pub nodes: u64,
+    /// How long clients and faults go on together.
+    pub time: Duration,
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// The binary under test.
+    pub binary: PathBuf,
+    /// Where runs are kept, each in a directory of its own.
+    pub dir: PathBuf,
+    /// How many clients.
+    pub clients: u64,
+    /// How many operations a second; the workload's own where it is missing.
+    pub rate: Option<f64>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Ran {
+    /// Where everything is.
+    pub directory: Directory,
+    /// The judgement.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Runs and judges.
+///
+/// # Errors
+/// Where not even a directory for the run could be made. Everything else is a verdict.
+pub async fn run(options: &Options) -> anyhow::Result<Ran> {
+    let directory = Directory::create(options)?;
+    let workload: Arc<dyn Workload> = Arc::from(workload::named(&options.workload, directory.path())?);
+    let driven = drive(options, &directory, workload).await;
+    let failure = driven.err().map(|error| format!("{error:#}"));
+    directory.finish(failure)?;
+    let verdicts = judge::judge(&directory);
+    directory.save_verdicts(&verdicts)?;
+    Ok(Ran { directory, verdicts })
+}
+
+async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workload>) -> anyhow::Result<()> {
+    let recorder = Arc::new(Recorder::create(directory.path())?);
+    let cluster = dev::Cluster::start(&options.binary, options.nodes, &directory.nodes()).await?;
+    let nodes = Arc::clone(&cluster.nodes);
+    let (phases, phase) = watch::channel(Phase::Roam);
+    let load = Load {
+        rate: options.rate.unwrap_or(workload.operations_per_second()),
+        workload: Arc::clone(&workload),
+        nodes: Arc::clone(&nodes),
+        recorder: Arc::clone(&recorder),
+        phase,
+        clients: options.clients,
+        seed: options.seed,
+    };
+    let staged = stages(options, &load, &phases).await;
+    let finals = match staged {
+        Ok(()) => {
+            recorder.stage(StageName::FinalReads);
+            let paths: Vec<&str> = [&[PAIRS], workload.final_reads()].concat();
+            Finals::read(&nodes, &paths).await
+        }
+        Err(error) => Err(error),
+    };
+    // Whatever came before, the history is brought to its end and no process is left.
+    if finals.is_ok() {
+        recorder.stage(StageName::End);
+    }
+    let finished = recorder.finish();
+    let stopped = cluster.stop().await;
+    finals?.save(directory.path())?;
+    finished?;
+    stopped
+}
+
+/// Everything that clients take part in.
+async fn stages(options: &Options, load: &Load, phases: &watch::Sender<Phase>) -> anyhow::Result<()> {
+    let Load {
+        workload, recorder, ..
+    } = load;
+    recorder.stage(StageName::Setup);
+    set_up(&**workload, &load.nodes).await?;
+    recorder.stage(StageName::Faults);
+    let mut clients = load.start();
+    let deadline = Instant::now() + options.time;
+    while Instant::now() < deadline {
+        tokio::time::sleep(TICK).await;
+        progress(recorder, "faults", deadline);
+    }
+    recorder.stage(StageName::Heal);
+    phases.send_replace(Phase::Home);
+    let deadline = Instant::now() + HEAL_PATIENCE;
+    while Instant::now() < deadline && !recovered(&recorder.tally(), &load.nodes, &**workload) {
+        tokio::time::sleep(TICK).await;
+        progress(recorder, "heal", deadline);
+    }
+    phases.send_replace(Phase::Stop);
+    while let Some(ended) = clients.join_next().await {
+        ended.context("a client broke")??;
+    }
+    if std::io::stderr().is_terminal() {
+        eprintln!();
+    }
+    Ok(())
+}
+
+async fn set_up(workload: &dyn Workload, nodes: &Arc<[Target]>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SETUP_PATIENCE;
+    let mut client = Client::new(Arc::clone(nodes), 0, HARNESS)?;
+    loop {
+        match workload.setup(&mut client).await {
+            Ok(()) => return Ok(()),
+            Err(error) => ensure!(
+                Instant::now() < deadline,
+                "the workload could not be set up: {error:#}"
+            ),
+        }
+        client.move_on();
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Whether every node served and every kind of operation took place in this stage.
+fn recovered(tally: &Tally, nodes: &[Target], workload: &dyn Workload) -> bool {
+    nodes.iter().all(|node| tally.nodes.contains_key(&node.id))
+        && workload.kinds().iter().all(|kind| tally.kinds.contains_key(kind))
+}
+
+/// One line that is written over and over, for people only.
+fn progress(recorder: &Recorder, stage: &str, deadline: Instant) {
+    let mut err = std::io::stderr();
+    if !err.is_terminal() {
+        return;
+    }
+    let tally = recorder.tally();
+    let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+    // A terminal that is gone is no reason to end a run.
+    let _ = write!(
+        err,
+        "\r\x1b[K{stage}: {left} s left, {} operations, {} took place, {} faults {}",
+        tally.ended, tally.ok, tally.faults, tally.last_fault
+    );
+    let _ = err.flush();
+}

@@ -1,0 +1,278 @@
+//! Single keys: read, written, and compared and set on the revision of their last change.
+//!
+//! Every value is written once, so it tells which write it comes from. Reads are asked for at all levels; those that
+//! promise less than linearizability are judged by what they promise.
+
+use super::rounds::Rounds;
+use super::{Complaints, Demand, Evidence, Script, Seat, Workload, no_setup};
+use crate::client::{Answer, Client, Level};
+use crate::history::{Call, Outcome};
+use crate::verdict::Verdict;
+use anyhow::Context;
+use futures::future::BoxFuture;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// See the module.
+pub(super) struct Register;
+
+/// What a demand says; which fields are there depends on its kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Asked {
+    key: String,
+    /// Of a write or a compare-and-set: what to put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    put: Option<u64>,
+    /// Of a compare-and-set: what is there, as far as the client knows, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expect: Option<Seen>,
+    /// Of a read: the least revision that it must see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at_least: Option<u64>,
+}
+
+/// A value, and the revision of the write that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    value: Option<u64>,
+    modified: u64,
+}
+
+impl Workload for Register {
+    fn name(&self) -> &'static str {
+        "register"
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &["read", "read-at-least", "read-local", "write", "cas"]
+    }
+
+    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
+        no_setup()
+    }
+
+    fn script(&self, seat: Seat) -> Box<dyn Script> {
+        Box::new(Registers {
+            rng: seat.rng(),
+            rounds: Rounds::new(seat),
+            client: seat.client,
+            written: 0,
+            known: BTreeMap::new(),
+            newest: 0,
+        })
+    }
+
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![
+            weak_reads(evidence.calls)?,
+            values_and_revisions(evidence.calls)?,
+        ])
+    }
+}
+
+struct Registers {
+    rng: ChaCha8Rng,
+    rounds: Rounds,
+    client: u64,
+    written: u64,
+    /// What this client last saw of each key.
+    known: BTreeMap<String, Seen>,
+    /// The newest revision that it was told of.
+    newest: u64,
+}
+
+impl Registers {
+    /// A value that nobody else writes.
+    fn fresh(&mut self) -> u64 {
+        self.written += 1;
+        self.client * 1_000_000 + self.written
+    }
+}
+
+fn level(demand: &Demand, asked: &Asked) -> Level {
+    match (demand.f, asked.at_least) {
+        ("read-local", _) => Level::Local,
+        (_, Some(revision)) => Level::AtLeast(revision),
+        _ => Level::Linearizable,
+    }
+}
+
+/// What the answer to a read holds.
+fn seen(pair: &Value) -> Value {
+    let value = pair["value"].as_str().and_then(|text| text.parse().ok());
+    let modified = pair["modified"].as_u64().unwrap_or(0);
+    json!(Seen { value, modified })
+}
+
+impl Script for Registers {
+    fn next(&mut self) -> Demand {
+        let key = format!("register/{}", self.rounds.next());
+        let mut asked = Asked {
+            key,
+            put: None,
+            expect: None,
+            at_least: None,
+        };
+        let f = match self.rng.random_range(0..100) {
+            0..30 => "read",
+            30..40 => "read-at-least",
+            40..50 => "read-local",
+            50..75 => "write",
+            _ => "cas",
+        };
+        match f {
+            "read-at-least" => asked.at_least = Some(self.newest),
+            "write" => asked.put = Some(self.fresh()),
+            "cas" => {
+                asked.put = Some(self.fresh());
+                let known = self.known.get(&asked.key).copied();
+                asked.expect = Some(known.unwrap_or(Seen {
+                    value: None,
+                    modified: 0,
+                }));
+            }
+            _ => {}
+        }
+        let value = json!(asked);
+        if asked.put.is_some() {
+            Demand::write(f, value)
+        } else {
+            Demand::read(f, value)
+        }
+    }
+
+    fn invoke<'a>(
+        &'a self,
+        client: &'a mut Client,
+        demand: &'a Demand,
+        command: Uuid,
+    ) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let asked: Asked =
+                serde_json::from_value(demand.value.clone()).expect("a demand of this workload's own");
+            let path = format!("/v1/kv/{}", asked.key);
+            let Some(put) = asked.put else {
+                let answer = client.get(&path, level(demand, &asked)).send().await;
+                return answer.or_missing().map(seen);
+            };
+            let mut request = client
+                .write(Method::PUT, &path, command)
+                .json(&json!({"value": put.to_string()}));
+            if let Some(expect) = asked.expect {
+                request = request.if_match(expect.modified);
+            }
+            request.send().await.map(|_| Value::Null)
+        })
+    }
+
+    fn learn(&mut self, demand: &Demand, answer: &Answer) {
+        self.newest = self.newest.max(answer.revision.unwrap_or(0));
+        let asked: Asked =
+            serde_json::from_value(demand.value.clone()).expect("a demand of this workload's own");
+        let seen = match (answer.outcome, asked.put, answer.revision) {
+            (Outcome::Ok, Some(value), Some(modified)) => Some(Seen {
+                value: Some(value),
+                modified,
+            }),
+            (Outcome::Ok, None, _) => serde_json::from_value(answer.body.clone()).ok(),
+            _ => None,
+        };
+        if let Some(seen) = seen
+            && self
+                .known
+                .get(&asked.key)
+                .is_none_or(|known| known.modified < seen.modified)
+        {
+            self.known.insert(asked.key, seen);
+        }
+    }
+}
+
+/// Reads that ask for a revision see it, and no read of one client at one node goes back behind what it asked for.
+fn weak_reads(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut complaints = Complaints::default();
+    let mut looked_at = 0;
+    for call in calls {
+        let asked: Asked = call.demand()?;
+        let (Some(at_least), Outcome::Ok) = (asked.at_least, call.outcome()) else {
+            continue;
+        };
+        looked_at += 1;
+        let revision = call.revision().context("a read without a revision")?;
+        if revision < at_least {
+            complaints.add(
+                [call.id],
+                format!(
+                    "call {} asked for revision {at_least} and was answered at {revision}",
+                    call.id
+                ),
+            );
+        }
+    }
+    Ok(complaints.verdict(
+        "at-least",
+        format!("{looked_at} reads saw the revision that they asked for"),
+    ))
+}
+
+/// Each value was written at one revision, whoever says so; no value is read that was never written; no revision of a
+/// key is newer than the state that it was read in.
+fn values_and_revisions(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut complaints = Complaints::default();
+    let mut written: BTreeMap<u64, (u64, Option<u64>)> = BTreeMap::new();
+    for call in calls {
+        let asked: Asked = call.demand()?;
+        if let Some(value) = asked.put {
+            let revision = match call.outcome() {
+                Outcome::Ok => call.revision(),
+                Outcome::Info => None,
+                Outcome::Fail => continue,
+            };
+            written.insert(value, (call.id, revision));
+        }
+    }
+    let mut reads = 0;
+    for call in calls {
+        if call.invoke.command.is_some() {
+            continue;
+        }
+        let Some(Seen { value, modified }) = call.answer()? else {
+            continue;
+        };
+        reads += 1;
+        if call.revision().is_some_and(|revision| revision < modified) {
+            complaints.add(
+                [call.id],
+                format!(
+                    "call {} read the future: a change of revision {modified}",
+                    call.id
+                ),
+            );
+        }
+        let Some(value) = value else { continue };
+        match written.get_mut(&value) {
+            None => complaints.add(
+                [call.id],
+                format!("call {} read {value}, which was never written", call.id),
+            ),
+            Some((write, Some(revision))) if *revision != modified => complaints.add(
+                [*write, call.id],
+                format!(
+                    "call {} read {value} as of revision {modified}, and call {write} was told {revision}",
+                    call.id
+                ),
+            ),
+            // The first read of a write that nobody heard of settles where it is.
+            Some((_, revision)) => *revision = Some(modified),
+        }
+    }
+    Ok(complaints.verdict(
+        "revisions",
+        format!("{reads} reads name the revision of their write"),
+    ))
+}
