@@ -7,5 +7,6 @@ pub mod history;
 pub mod judge;
 pub mod print;
 pub mod run;
+pub mod report;
 pub mod verdict;
 pub mod workload;
