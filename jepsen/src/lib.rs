@@ -6,7 +6,7 @@ pub mod final_state;
 pub mod history;
 pub mod judge;
 pub mod print;
-pub mod run;
 pub mod report;
+pub mod run;
 pub mod verdict;
 pub mod workload;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use onward_jepsen::run::{self, Directory, Options, Ran};
 use onward_jepsen::verdict::{Finding, overall};
-use onward_jepsen::{judge, print, workload};
+use onward_jepsen::{judge, print, report, workload};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,6 +36,14 @@ enum Demand {
     #[command(after_help = "Example:\n  onward-jepsen check jepsen/store/RUN")]
     Check {
         /// The directory of the run
+        dir: PathBuf,
+    },
+    /// Writes the page of a run again, or of all runs in a directory with an index
+    #[command(after_help = "Examples:
+  onward-jepsen report jepsen/store/RUN
+  onward-jepsen report jepsen/store")]
+    Report {
+        /// The directory of a run, or a directory of such
         dir: PathBuf,
     },
     /// Lists the workloads
@@ -114,13 +122,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Demand::Run(run) => {
             let ran = run::run(&run.options()?).await?;
-            Ok(tell(&ran))
+            tell(&ran)
         }
         Demand::Check { dir } => {
             let directory = Directory::open(&dir)?;
             let verdicts = judge::judge(&directory);
             directory.save_verdicts(&verdicts)?;
-            Ok(tell(&Ran { directory, verdicts }))
+            tell(&Ran { directory, verdicts })
+        }
+        Demand::Report { dir } => {
+            print::path(&report::write(&dir)?);
+            Ok(ExitCode::SUCCESS)
         }
         Demand::Workloads => {
             print::workloads(workload::NAMES);
@@ -129,10 +141,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn tell(ran: &Ran) -> ExitCode {
-    print::verdicts(ran);
-    match overall(&ran.verdicts) {
+/// Writes the page of a judged run, and says what came of it.
+fn tell(ran: &Ran) -> anyhow::Result<ExitCode> {
+    let page = report::write(ran.directory.path())?;
+    print::verdicts(ran, &page);
+    Ok(match overall(&ran.verdicts) {
         Finding::Pass => ExitCode::SUCCESS,
         Finding::Unknown | Finding::Fail => ExitCode::FAILURE,
-    }
+    })
 }

@@ -3,12 +3,13 @@
 
 use crate::run::Ran;
 use crate::verdict::{Verdict, overall};
+use std::path::Path;
 
 /// How many lines of what is wrong are shown; all are in the files.
 const DETAILS_MAX: usize = 10;
 
-/// A table of verdicts, where the run is, and how to repeat it.
-pub fn verdicts(ran: &Ran) {
+/// A table of verdicts, where the run and its page are, and how to repeat it.
+pub fn verdicts(ran: &Ran, page: &Path) {
     println!("{:<10}{:<14}{:<9}SUMMARY", "KIND", "CHECK", "FINDING");
     for verdict in &ran.verdicts {
         let Verdict {
@@ -29,10 +30,16 @@ pub fn verdicts(ran: &Ran) {
     }
     println!();
     println!("run      {}", ran.directory.path().display());
+    println!("report   {}", page.display());
     if let Ok(run) = ran.directory.run() {
         println!("repeat   {}", run.command);
     }
     println!("overall  {}", word(&overall(&ran.verdicts)));
+}
+
+/// Where something was written.
+pub fn path(path: &Path) {
+    println!("{}", path.display());
 }
 
 /// The workloads, a line each.

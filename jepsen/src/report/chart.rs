@@ -337,7 +337,7 @@ impl<'a> Chart<'a> {
         let mut drawn: BTreeSet<TimeNs> = BTreeSet::new();
         for zoom in ZOOMS {
             let step = nice(self.run.end_ns / (12 * u64::from(zoom)));
-            let digits = (9 - step.max(1).ilog10() as usize).min(9) * usize::from(step < 1_000_000_000);
+            let digits = 9_usize.saturating_sub(step.ilog10() as usize);
             for tick in (0..=self.run.end_ns).step_by(usize::try_from(step).expect("64 bits")) {
                 if drawn.insert(tick) {
                     let x = self.x(tick);

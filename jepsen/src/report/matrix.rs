@@ -3,17 +3,18 @@
 use super::html::{badge, count, esc, page, short};
 use super::run::Run;
 use super::tables::kind_name;
+use crate::run::RunFile;
 use crate::verdict::{Finding, Kind, overall};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
 /// What the index says of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Its directory, below that of the matrix.
     pub dir: String,
     /// What was asked of it.
-    pub about: super::run::About,
+    pub about: RunFile,
     /// Operations that were ok, failed, stayed unknown.
     pub calls: [usize; 3],
     /// Faults that struck.

@@ -49,10 +49,10 @@ pub fn html_of(run: &Run) -> String {
     let mut body = head(run);
     body += "<h2>Verdicts</h2>\n";
     body += &tables::verdicts(run);
-    body += &offending::tables(run);
     if !run.calls.is_empty() || !run.struck().is_empty() {
         body += &timeline(run);
     }
+    body += &offending::tables(run);
     body += "<div class=\"columns\">\n<section><h2>Operations</h2>\n";
     body += &tables::operations(run);
     body += "</section>\n<section><h2>Nodes</h2>\n";
@@ -81,6 +81,7 @@ fn head(run: &Run) -> String {
     );
     let facts = [
         ("nodes", about.nodes.to_string()),
+        ("clients", about.clients.to_string()),
         ("seconds of faults", about.seconds.to_string()),
         ("seconds in all", seconds(run.end_ns, 1)),
         ("operations", html::count(run.calls.len())),
@@ -99,9 +100,14 @@ fn head(run: &Run) -> String {
             esc(&about.command)
         );
     }
-    if !run.missing.is_empty() {
+    let broke_off = about
+        .failure
+        .iter()
+        .map(|why| format!("The run broke off: {why}"));
+    let wrong: Vec<String> = broke_off.chain(run.missing.iter().cloned()).collect();
+    if !wrong.is_empty() {
         out += "<ul class=\"missing\">\n";
-        for what in &run.missing {
+        for what in wrong {
             out += &format!("<li>{}</li>\n", esc(what));
         }
         out += "</ul>\n";

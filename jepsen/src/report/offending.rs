@@ -37,7 +37,7 @@ pub fn tables(run: &Run) -> String {
     format!(
         "<h2>Operations that verdicts point at</h2>\n\
          <p class=\"note\">Marked rows are the operations themselves; the others ran next to them, on the same key where \
-         there is one. The bar at the right is the operation's time within its table.</p>\n{out}"
+         there is one. A dashed line stands for operations left out. The bar at the right is the operation's time within its table.</p>\n{out}"
     )
 }
 
@@ -61,23 +61,12 @@ fn table(run: &Run, verdict: &Verdict) -> String {
             .to_owned();
     let mut before: Option<u64> = None;
     for call in rows {
-        if before.is_some_and(|before| before + 1 < call.id) {
-            let skipped = (call.id - before.unwrap_or_default() - 1) as usize;
-            out += &format!(
-                "<tr class=\"gap\"><td colspan=\"9\">{}</td></tr>\n",
-                counted(skipped, "other operation")
-            );
-        }
+        let others = before.map_or(0, |before| call.id - before - 1);
         before = Some(call.id);
         let left = (call.invoke.time_ns - from_ns) as f64 / window_ns as f64;
         let right = (run.until(call).min(to_ns) - from_ns) as f64 / window_ns as f64;
-        out += &row(
-            call,
-            wanted.contains(&call.id),
-            verdict.finding,
-            left,
-            right - left,
-        );
+        let marked = wanted.contains(&call.id).then_some(verdict.finding);
+        out += &row(call, marked, others, (left, right - left));
     }
     out += "</table>\n";
     if verdict.calls.len() > wanted.len() {
@@ -89,20 +78,24 @@ fn table(run: &Run, verdict: &Verdict) -> String {
     out
 }
 
-fn row(call: &Call, marked: bool, finding: Finding, left: f64, width: f64) -> String {
+/// A call at (left, width) of its table's stretch of time, with how many were left out before it.
+fn row(call: &Call, marked: Option<Finding>, others: u64, (left, width): (f64, f64)) -> String {
     let class = outcome_class(call.outcome());
-    let marked_class = match (marked, finding) {
-        (true, Finding::Fail | Finding::Unknown) => " class=\"marked\"",
-        (true, Finding::Pass) => " class=\"shown\"",
-        (false, _) => "",
+    let mut classes = match marked {
+        Some(Finding::Fail | Finding::Unknown) => "marked".to_owned(),
+        Some(Finding::Pass) => "shown".to_owned(),
+        None => String::new(),
     };
-    let id = if marked && finding != Finding::Pass {
+    if others > 0 {
+        classes += " gap";
+    }
+    let id = if classes.starts_with("marked") {
         format!("<a href=\"#call-{0}\">{0}</a>", call.id)
     } else {
         call.id.to_string()
     };
     format!(
-        "<tr{marked_class}><td>{id}</td><td>{} s</td><td>{}</td><td>{}</td><td>{} <code>{}</code></td>\
+        "<tr class=\"{classes}\"><td>{id}</td><td>{} s</td><td>{}</td><td>{}</td><td>{} <code>{}</code></td>\
          <td><i class=\"key {class}\"></i>{class} {}</td><td>{}</td><td>{}</td><td class=\"when\">\
          <svg width=\"100%\" height=\"11\"><rect class=\"{class}\" x=\"{}\" width=\"{}\" height=\"11\"/></svg></td></tr>\n",
         seconds(call.invoke.time_ns, 4),

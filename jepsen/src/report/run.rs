@@ -2,35 +2,13 @@
 //! directory of a run that broke off is the one that somebody wants to look at.
 
 use crate::history::{self, Call, Edge, Fault, Record, Stage, TimeNs};
+use crate::run::RunFile;
 use crate::verdict::{self, Finding, Verdict};
 use anyhow::Context;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// `run.json`: what was asked of the run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct About {
-    /// The workload.
-    pub workload: String,
-    /// Its nemeses.
-    pub nemeses: Vec<String>,
-    /// How many nodes.
-    pub nodes: u64,
-    /// For how long clients and faults went on together.
-    pub seconds: u64,
-    /// What decided everything that is random.
-    pub seed: u64,
-    /// The binary under test, as `--version` of it says.
-    pub version: String,
-    /// When it began, RFC 3339.
-    pub started: String,
-    /// What repeats it.
-    pub command: String,
-}
 
 /// A fault that lasted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +42,7 @@ pub struct FinalState {
 #[derive(Debug, Default)]
 pub struct Run {
     /// What was asked of it.
-    pub about: About,
+    pub about: RunFile,
     /// The operations, by invocation.
     pub calls: Vec<Call>,
     /// Faults that lasted, by their beginning.

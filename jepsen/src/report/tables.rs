@@ -29,7 +29,9 @@ pub fn verdicts(run: &Run) -> String {
     }
     let mut sorted: Vec<(usize, &Verdict)> = run.verdicts.iter().enumerate().collect();
     sorted.sort_by_key(|(_, verdict)| (std::cmp::Reverse(verdict.finding), verdict.kind));
-    let mut out = "<table>\n<tr><th>finding</th><th>of</th><th>check</th><th>summary</th></tr>\n".to_owned();
+    let mut out =
+        "<table class=\"verdicts\">\n<tr><th>finding</th><th>of</th><th>check</th><th>summary</th></tr>\n"
+            .to_owned();
     for (place, verdict) in sorted {
         out += &format!(
             "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{}</td><td>{}{}{}</td></tr>\n",

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// What `run.json` says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
     /// What clients asked.
     pub workload: String,
@@ -23,6 +23,9 @@ pub struct RunFile {
     pub seed: u64,
     /// How many clients.
     pub clients: u64,
+    /// When it began, RFC 3339.
+    #[serde(default)]
+    pub started: String,
     /// What the binary says that it is.
     pub version: String,
     /// The command that repeats it.
@@ -51,8 +54,10 @@ impl Directory {
             options.nemeses.join("+")
         };
         let name = format!("{}-{nemeses}-{}", options.workload, options.seed);
-        let now = chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f");
-        let path = options.dir.join(format!("{now}-{name}"));
+        let now = chrono::Utc::now();
+        let path = options
+            .dir
+            .join(format!("{}-{name}", now.format("%Y%m%dT%H%M%S%.3f")));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let path = path.canonicalize()?;
         let directory = Directory(path);
@@ -63,6 +68,7 @@ impl Directory {
             seconds: options.time.as_secs_f64(),
             seed: options.seed,
             clients: options.clients,
+            started: now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             version: version(&options.binary),
             command: command(options),
             failure: None,
