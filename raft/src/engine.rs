@@ -7,6 +7,7 @@ use crate::identity::Identity;
 use crate::log::LogStore;
 use crate::peer::Peers;
 use crate::read::Rounds;
+use crate::runtime::{Tasks, watch};
 use crate::state::{State, StateStore};
 use crate::trust::Trust;
 use crate::types::{PeerNode, TypeConfig};
@@ -16,10 +17,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateStore>;
@@ -119,7 +119,7 @@ impl Engine {
         &self.peers.token
     }
 
-    pub(crate) fn tasks(&self) -> &TaskTracker {
+    pub(crate) fn tasks(&self) -> &Tasks {
         &self.peers.tasks
     }
 

@@ -6,8 +6,10 @@
 
 use std::fmt::Display;
 
-/// Logs and aborts the process.
+/// Logs and aborts the process; a simulated one ends alone.
 pub(crate) fn die(what: &'static str, error: impl Display) -> ! {
     tracing::error!(what, error = %error, "this node cannot go on and stops");
+    #[cfg(feature = "simulation")]
+    crate::sim::process::die(what, &error);
     std::process::abort()
 }

@@ -5,11 +5,9 @@
 
 use crate::StartError;
 use crate::config::InitialMember;
-use crate::state::snapshot::sync_dir;
+use crate::files::{Files, Lock};
 use onward_statemachine::NodeId;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -25,31 +23,22 @@ pub(crate) struct Identity {
 }
 
 /// Takes the directory for this process; it is given back when the file is dropped.
-pub(crate) fn lock(dir: &Path) -> Result<File, StartError> {
+pub(crate) fn lock(files: &dyn Files, dir: &Path) -> Result<Lock, StartError> {
     let unwritable = |error| StartError::Unwritable {
         path: dir.to_owned(),
         error,
     };
-    fs::create_dir_all(dir).map_err(unwritable)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("LOCK"))
-        .map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(unwritable(error)),
-    }
+    files.create_dir(dir).map_err(unwritable)?;
+    let lock = files.lock(&dir.join("LOCK")).map_err(unwritable)?;
+    lock.ok_or_else(|| StartError::Locked { path: dir.to_owned() })
 }
 
 /// Reads the identity of `dir`, if it has one.
-pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, StartError> {
+pub(crate) fn read(files: &dyn Files, dir: &Path) -> Result<Option<Identity>, StartError> {
     let path = dir.join("identity");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let text = match files.read_text(&path) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
         Err(error) => return Err(StartError::Io { path, error }),
     };
     let damaged = || StartError::Damaged { path: path.clone() };
@@ -75,20 +64,13 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, StartError> {
 }
 
 /// Writes the identity of `dir`, durably and whole.
-pub(crate) fn write(dir: &Path, identity: &Identity) -> Result<(), StartError> {
+pub(crate) fn write(files: &dyn Files, dir: &Path, identity: &Identity) -> Result<(), StartError> {
     let text = format!(
         "format = {FORMAT}\ncluster_id = {}\ncluster_name = {}\nnode_id = {}\n",
         identity.cluster_id, identity.cluster_name, identity.node
     );
-    let write = || {
-        let temporary = dir.join("identity.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(temporary, dir.join("identity"))?;
-        sync_dir(dir)
-    };
-    write().map_err(|error| StartError::Unwritable {
+    let written = files.replace(&dir.join("identity"), text.as_bytes());
+    written.map_err(|error| StartError::Unwritable {
         path: dir.to_owned(),
         error,
     })
@@ -115,6 +97,8 @@ pub(crate) fn cluster_id(name: &str, members: &[InitialMember]) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Disk;
+    use std::fs;
 
     fn member(id: u64) -> InitialMember {
         InitialMember {
@@ -136,26 +120,26 @@ mod tests {
     #[test]
     fn identity_returns_and_refusals_are_told_apart() {
         let dir = tempfile::tempdir().expect("temp dir");
-        assert_eq!(read(dir.path()).expect("reads"), None);
+        assert_eq!(read(&Disk, dir.path()).expect("reads"), None);
         let identity = Identity {
             cluster_id: cluster_id("a", &[]),
             cluster_name: "a".to_owned(),
             node: NodeId(3),
         };
-        write(dir.path(), &identity).expect("writes");
-        assert_eq!(read(dir.path()).expect("reads"), Some(identity));
+        write(&Disk, dir.path(), &identity).expect("writes");
+        assert_eq!(read(&Disk, dir.path()).expect("reads"), Some(identity));
         let path = dir.path().join("identity");
         let newer = fs::read_to_string(&path)
             .expect("reads")
             .replace("format = 1", "format = 2");
         fs::write(&path, newer).expect("writes");
         assert!(matches!(
-            read(dir.path()),
+            read(&Disk, dir.path()),
             Err(StartError::NewerFormat { found: 2, .. })
         ));
         fs::write(&path, "x").expect("writes");
-        assert!(matches!(read(dir.path()), Err(StartError::Damaged { .. })));
-        let _held = lock(dir.path()).expect("locks");
-        assert!(matches!(lock(dir.path()), Err(StartError::Locked { .. })));
+        assert!(matches!(read(&Disk, dir.path()), Err(StartError::Damaged { .. })));
+        let _held = lock(&Disk, dir.path()).expect("locks");
+        assert!(matches!(lock(&Disk, dir.path()), Err(StartError::Locked { .. })));
     }
 }

@@ -12,11 +12,13 @@ use crate::config::{Config, Join};
 use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::found;
+use crate::host::Host;
 use crate::identity::{self, Identity};
 use crate::peer::Peers;
 use crate::peer::frame::Lane;
-use crate::peer::net::Tcp;
+use crate::peer::net::Net;
 use crate::peer::wire::{MemberAnswer, MemberRequest, kind};
+use crate::runtime::Tasks;
 use crate::trust::Trust;
 use crate::types::PeerNode;
 use futures::future::join_all;
@@ -24,7 +26,6 @@ use onward_statemachine::{NodeId, codec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// How long a join, and its parts, may take before it is tried again.
@@ -36,9 +37,9 @@ const JOIN_TRIES: usize = 20;
 const ASK_DEADLINE: Duration = Duration::from_millis(400);
 
 /// Finds out who this node is, and writes it down before anything else.
-pub(crate) async fn establish(config: &Config) -> Result<Identity, StartError> {
-    let path = || config.data_dir.clone();
-    if let Some(known) = identity::read(&config.data_dir)? {
+pub(crate) async fn establish(config: &Config, host: &Host) -> Result<Identity, StartError> {
+    let (files, path) = (&*host.files, || config.data_dir.clone());
+    if let Some(known) = identity::read(files, &config.data_dir)? {
         if known.cluster_name != config.cluster_name {
             return Err(StartError::OtherCluster {
                 path: path(),
@@ -56,13 +57,14 @@ pub(crate) async fn establish(config: &Config) -> Result<Identity, StartError> {
         };
     }
     let identity = match (&config.join, config.node_id) {
-        (Some(join), _) => ask_to_join(config, join).await?,
+        (Some(join), _) => ask_to_join(config, host, join).await?,
         (None, Some(node)) => {
             if !config.initial_members.iter().any(|member| member.id == node) {
                 return Err(StartError::NotInitial(node));
             }
-            ask_whether_known(config, node).await?;
-            Trust::begin(&config.data_dir).map_err(|error| StartError::Unwritable { path: path(), error })?;
+            ask_whether_known(config, host, node).await?;
+            Trust::begin(files, &config.data_dir)
+                .map_err(|error| StartError::Unwritable { path: path(), error })?;
             Identity {
                 cluster_id: identity::cluster_id(&config.cluster_name, &config.initial_members),
                 cluster_name: config.cluster_name.clone(),
@@ -71,15 +73,15 @@ pub(crate) async fn establish(config: &Config) -> Result<Identity, StartError> {
         }
         (None, None) => return Err(StartError::NoIdentity),
     };
-    identity::write(&config.data_dir, &identity)?;
+    identity::write(files, &config.data_dir, &identity)?;
     Ok(identity)
 }
 
 /// Asks the other initial members whether there was a log of this id.
-async fn ask_whether_known(config: &Config, node: NodeId) -> Result<(), StartError> {
+async fn ask_whether_known(config: &Config, host: &Host, node: NodeId) -> Result<(), StartError> {
     let request = MemberRequest::Known { id: node };
     let others = config.initial_members.iter().filter(|member| member.id != node);
-    let asked = others.map(|member| ask_member(&member.peer_address, &request, ASK_DEADLINE));
+    let asked = others.map(|member| ask_member(&host.net, &member.peer_address, &request, ASK_DEADLINE));
     // Who does not answer does not lead, or does not reach this node either.
     let known = join_all(asked)
         .await
@@ -95,14 +97,21 @@ async fn ask_whether_known(config: &Config, node: NodeId) -> Result<(), StartErr
 }
 
 /// Asks a member for an id.
-async fn ask_to_join(config: &Config, join: &Join) -> Result<Identity, StartError> {
+async fn ask_to_join(config: &Config, host: &Host, join: &Join) -> Result<Identity, StartError> {
     let failed = |reason: String| StartError::Join {
         address: join.peer_address.clone(),
         reason,
     };
     let mut reason = String::new();
     for _ in 0..JOIN_TRIES {
-        match ask_member(&join.peer_address, &MemberRequest::Allocate, JOIN_DEADLINE).await {
+        match ask_member(
+            &host.net,
+            &join.peer_address,
+            &MemberRequest::Allocate,
+            JOIN_DEADLINE,
+        )
+        .await
+        {
             Ok(MemberAnswer::Allocated {
                 id,
                 cluster_id,
@@ -131,6 +140,7 @@ async fn ask_to_join(config: &Config, join: &Join) -> Result<Identity, StartErro
 
 /// One request on the join lane, over a connection of its own.
 async fn ask_member(
+    net: &Arc<dyn Net>,
     address: &str,
     request: &MemberRequest,
     deadline: Duration,
@@ -139,12 +149,12 @@ async fn ask_member(
     let _ended = token.clone().drop_guard();
     let counters = Arc::new(Counters::default());
     let peers = Peers::new(
-        Arc::new(Tcp),
+        net.clone(),
         (0, Uuid::nil()),
         deadline,
         counters,
         token,
-        TaskTracker::new(),
+        Tasks::default(),
     );
     let node = PeerNode {
         peer: address.to_owned(),
@@ -204,7 +214,7 @@ async fn promote(engine: Arc<Engine>, join: Join, node: PeerNode) {
         replaces: join.replaces,
     };
     loop {
-        match ask_member(&join.peer_address, &request, PROMOTE_DEADLINE).await {
+        match ask_member(&engine.peers.net, &join.peer_address, &request, PROMOTE_DEADLINE).await {
             Ok(MemberAnswer::Done) => {
                 return tracing::info!(node = engine.id(), "this node is a voter now");
             }

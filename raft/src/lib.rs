@@ -19,7 +19,9 @@ mod config;
 mod counters;
 mod engine;
 mod fault;
+mod files;
 mod found;
+mod host;
 mod identity;
 mod join;
 mod log;
@@ -28,6 +30,9 @@ mod node;
 mod peer;
 mod propose;
 mod read;
+mod runtime;
+#[cfg(feature = "simulation")]
+pub mod sim;
 mod state;
 mod status;
 #[cfg(test)]

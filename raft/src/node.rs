@@ -1,28 +1,29 @@
 //! The life of a node: start, join, shut down.
 
-use crate::clock::SystemClock;
 use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
+use crate::files::Lock;
+use crate::host::Host;
 use crate::identity;
 use crate::join::{establish, form_or_join};
 use crate::log::{LogStore, OpenError};
 use crate::member::{MemberError, outcome_of};
 use crate::peer::Peers;
-use crate::peer::net::Tcp;
+use crate::peer::net::Listen;
 use crate::peer::network::Factory;
 use crate::peer::server;
 use crate::peer::wire::{MemberAnswer, MemberRequest};
 use crate::propose::NodeProposer;
 use crate::read::NodeReader;
-use crate::state::{State, StateStore, open_rocks};
+use crate::runtime::{Tasks, blocking};
+use crate::state::{State, StateStore};
 use crate::status::NodeCluster;
 use crate::trust::Trust;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use openraft::async_runtime::watch::WatchReceiver;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// How long tasks may take to end.
@@ -146,7 +146,7 @@ pub enum StartError {
 pub struct Node {
     engine: Arc<Engine>,
     peer_address: SocketAddr,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Node {
@@ -157,12 +157,17 @@ impl Node {
     ///
     /// # Errors
     /// See [`StartError`]. A node that forgot what it acknowledged refuses to start, and says what to do.
-    pub async fn start(mut config: Config) -> Result<Node, StartError> {
+    pub async fn start(config: Config) -> Result<Node, StartError> {
+        Node::start_in(config, Host::machine()).await
+    }
+
+    /// As [`Node::start`], on another host.
+    pub(crate) async fn start_in(mut config: Config, host: Host) -> Result<Node, StartError> {
         let timings = |error: openraft::ConfigError| StartError::Timings(error.to_string());
         raft_config(&config, true).map_err(timings)?;
-        let lock = identity::lock(&config.data_dir)?;
-        let listener = listen(&mut config).await?;
-        let peer_address = listener.local_addr().map_err(|error| StartError::Listen {
+        let lock = identity::lock(&*host.files, &config.data_dir)?;
+        let listener = listen(&mut config, &host).await?;
+        let peer_address = listener.local_address().map_err(|error| StartError::Listen {
             address: config.peer_listen.clone(),
             error,
         })?;
@@ -177,20 +182,20 @@ impl Node {
                 .unwrap_or_else(|| peer_address.to_string()),
             http: config.http_url.clone(),
         };
-        let identity = establish(&config).await?;
-        let trust = Trust::of(&config.data_dir).map_err(|error| StartError::Io {
+        let identity = establish(&config, &host).await?;
+        let trust = Trust::of(host.files.clone(), &config.data_dir).map_err(|error| StartError::Io {
             path: config.data_dir.clone(),
             error,
         })?;
         let counters = Arc::new(Counters::default());
-        let (log, state) = open_stores(&config, counters.clone()).await?;
+        let (log, state) = open_stores(&config, &host, counters.clone()).await?;
         let peers = Peers::new(
-            Arc::new(Tcp),
+            host.net.clone(),
             (identity.node.0, identity.cluster_id),
             config.timings.rpc_deadline(),
             counters.clone(),
             CancellationToken::new(),
-            TaskTracker::new(),
+            Tasks::default(),
         );
         let engine_error = |error: String| StartError::Engine(error);
         let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;
@@ -210,7 +215,7 @@ impl Node {
             log,
             peers,
             counters,
-            clock: Arc::new(SystemClock),
+            clock: host.clock.clone(),
             timings: config.timings,
             snapshots: config.snapshots,
             limits: config.limits,
@@ -356,12 +361,11 @@ impl Node {
 
     async fn stop(self) {
         self.stop_engine().await;
+        if let Err(error) = self.engine.log.end().await {
+            tracing::error!(%error, "the log could not be closed");
+        }
         let engine = self.engine.clone();
-        let flushed = tokio::task::spawn_blocking(move || {
-            engine.log.close();
-            engine.state.flush()
-        });
-        match flushed.await {
+        match blocking(move || engine.state.flush()).await {
             Ok(Ok(())) => tracing::info!(node = self.engine.id(), "node stopped"),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the state could not be flushed; a restart replays the log");
@@ -371,13 +375,14 @@ impl Node {
     }
 }
 
-async fn listen(config: &mut Config) -> Result<TcpListener, StartError> {
+async fn listen(config: &mut Config, host: &Host) -> Result<Box<dyn Listen>, StartError> {
     let address = config.peer_listen.clone();
     let bound = match config.peer_listener.take() {
         Some(listener) => listener
             .set_nonblocking(true)
-            .and_then(|()| TcpListener::from_std(listener)),
-        None => TcpListener::bind(&address).await,
+            .and_then(|()| TcpListener::from_std(listener))
+            .map(|listener| Box::new(listener) as Box<dyn Listen>),
+        None => host.net.listen(&address).await,
     };
     bound.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => StartError::PortInUse { address },
@@ -385,12 +390,16 @@ async fn listen(config: &mut Config) -> Result<TcpListener, StartError> {
     })
 }
 
-async fn open_stores(config: &Config, counters: Arc<Counters>) -> Result<(LogStore, Arc<State>), StartError> {
-    let dir = config.data_dir.clone();
+async fn open_stores(
+    config: &Config,
+    host: &Host,
+    counters: Arc<Counters>,
+) -> Result<(LogStore, Arc<State>), StartError> {
+    let (dir, host) = (config.data_dir.clone(), host.clone());
     let path = dir.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(&dir, counters.clone())?;
-        let state = State::open(&dir, open_rocks, counters)?;
+    let opened = blocking(move || {
+        let log = LogStore::open(&dir, &host, counters.clone())?;
+        let state = State::open(&dir, &host, counters)?;
         Ok((log, state))
     });
     match opened.await {

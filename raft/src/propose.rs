@@ -11,6 +11,7 @@ use crate::fault::die;
 use crate::peer::channel::CallError;
 use crate::peer::frame::Lane;
 use crate::peer::wire::{Proposed, kind};
+use crate::runtime::new_uuid;
 use crate::types::{Payload, PeerNode, Reply, TypeConfig};
 use bytes::Bytes;
 use onward_statemachine::apply::{self, ENVELOPE_BYTES_MAX};
@@ -141,6 +142,7 @@ impl Engine {
         let mut leadership = self.watch_leadership();
         let moved = leadership.wait_for(|now| now.leader.as_ref().map(|now| now.0) != Some(leader));
         let called = tokio::select! {
+            biased;
             called = channel.call(kind::PROPOSE, envelope, left) => called,
             // Another one leads: a leader that hangs is not waited for.
             _ = moved => return Tried::LostSight,
@@ -178,9 +180,7 @@ impl Engine {
             })?;
         let until = Instant::now() + Duration::from_millis(deadline_ms);
         let envelope = Envelope {
-            command_id: proposal
-                .command_id
-                .unwrap_or_else(|| CommandId(uuid::Uuid::now_v7())),
+            command_id: proposal.command_id.unwrap_or_else(|| CommandId(new_uuid())),
             actor: proposal.actor,
             // The leader stamps the time.
             proposed_at: Millis(0),
@@ -221,6 +221,7 @@ impl Engine {
                 return Err(ended);
             }
             tokio::select! {
+                biased;
                 _ = leadership.changed() => {}
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
                 () = self.closing.cancelled() => {

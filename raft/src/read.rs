@@ -119,6 +119,7 @@ impl Engine {
                 Some(Err(_)) => return Err(ReadError::NoLeader),
             }
             tokio::select! {
+                biased;
                 _ = leadership.changed() => {}
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
                 () = tokio::time::sleep_until(until) => return Err(ReadError::NoLeader),

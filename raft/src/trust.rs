@@ -1,11 +1,12 @@
 //! Whether this node's log can be trusted to hold all that the node ever acknowledged.
 
-use crate::state::snapshot::sync_dir;
+use crate::files::Files;
+use crate::runtime::new_uuid;
 use crate::types::{LogId, Vote};
 use onward_statemachine::Revision;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use uuid::Uuid;
@@ -20,6 +21,7 @@ pub(crate) struct Trust {
     /// The revision to be applied first; [`Trust::UNKNOWN`] until a leader told, 0 where there is nothing to wait for.
     target: AtomicU64,
     life: Uuid,
+    files: Arc<dyn Files>,
     note: PathBuf,
 }
 
@@ -29,26 +31,24 @@ impl Trust {
     const NOTE: &str = "catching-up";
 
     /// Reads whether the node in `dir` may vote.
-    pub(crate) fn of(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn of(files: Arc<dyn Files>, dir: &Path) -> io::Result<Self> {
         let note = dir.join(Self::NOTE);
-        let life = match std::fs::read_to_string(&note) {
-            Ok(text) => Some(Uuid::parse_str(text.trim()).unwrap_or_else(|_| Uuid::now_v7())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
+        let life = files
+            .read_text(&note)?
+            .map(|text| Uuid::parse_str(text.trim()).unwrap_or_else(|_| new_uuid()));
         Ok(Trust {
             target: AtomicU64::new(if life.is_some() { Self::UNKNOWN } else { 0 }),
             life: life.unwrap_or_default(),
+            files,
             note,
         })
     }
 
     /// Notes, before anything else is written, that the node in `dir` begins without a log.
-    pub(crate) fn begin(dir: &Path) -> io::Result<()> {
-        let mut note = File::create(dir.join(Self::NOTE))?;
-        writeln!(note, "{}", Uuid::now_v7())?;
-        note.sync_all()?;
-        sync_dir(dir)
+    pub(crate) fn begin(files: &dyn Files, dir: &Path) -> io::Result<()> {
+        let life = format!("{}\n", new_uuid());
+        files.create(&dir.join(Self::NOTE), life.as_bytes())?;
+        files.sync_dir(dir)
     }
 
     /// This life of the data directory; nil where it has nothing to prove.
@@ -79,12 +79,12 @@ impl Trust {
     }
 
     fn forget(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.note) {
+        match self.files.remove_file(&self.note) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         if let Some(dir) = self.note.parent() {
-            sync_dir(dir)?;
+            self.files.sync_dir(dir)?;
         }
         self.target.store(0, Relaxed);
         Ok(())
@@ -119,10 +119,11 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Disk;
     use crate::types::LeaderId;
 
     fn of(dir: &Path) -> Trust {
-        Trust::of(dir).expect("reads")
+        Trust::of(Arc::new(Disk), dir).expect("reads")
     }
 
     #[test]
@@ -133,7 +134,7 @@ mod tests {
             of(dir.path()).may_vote(Revision(0)),
             "nothing says that it began without"
         );
-        Trust::begin(dir.path()).expect("notes");
+        Trust::begin(&Disk, dir.path()).expect("notes");
         let trust = of(dir.path());
         assert!(!trust.may_vote(Revision(0)));
         let leader = Vote::new_committed(2, 1);
@@ -155,11 +156,11 @@ mod tests {
     #[test]
     fn founding_frees_the_life_that_was_asked_and_no_other() {
         let dir = tempfile::tempdir().expect("temp dir");
-        Trust::begin(dir.path()).expect("notes");
+        Trust::begin(&Disk, dir.path()).expect("notes");
         let asked = of(dir.path()).life();
         assert_eq!(of(dir.path()).life(), asked, "a restart is the same life");
         // Wiped meanwhile: another life, which may have forgotten what the first acknowledged.
-        Trust::begin(dir.path()).expect("notes");
+        Trust::begin(&Disk, dir.path()).expect("notes");
         let trust = of(dir.path());
         assert!(!trust.found(asked).expect("reads"));
         assert!(!trust.may_vote(Revision(0)));

@@ -4,9 +4,10 @@
 //! block each other, which a term with a single vote would. A log id is therefore (term, node, index), and all three are
 //! in every record of the log.
 
+use crate::runtime::Runtime;
 use bytes::Bytes;
 use onward_statemachine::{Outcome, Revision};
-use openraft::impls::{BoxedErrorSource, InlineBatch, TokioRuntime, leader_id_adv};
+use openraft::impls::{BoxedErrorSource, InlineBatch, leader_id_adv};
 use openraft::raft::responder::Responder;
 use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = EntryPayload;
     type Entry = Entry;
-    type AsyncRuntime = TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = Reply<T>
     where

@@ -22,8 +22,9 @@ mod watermark;
 mod writer;
 
 use crate::counters::Counters;
+use crate::host::Host;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
-use disk::{LogDisk, Recovered, RocksLog, other};
+use disk::{LogDisk, Recovered, other};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use std::fmt::Debug;
@@ -70,9 +71,9 @@ impl Shared {
 
 impl LogStore {
     /// Opens the log in `dir`, which holds the database `log/` and the watermark.
-    pub(crate) fn open(dir: &Path, counters: Arc<Counters>) -> Result<Self, OpenError> {
-        let watermark = Watermark::open(&dir.join("watermark"))?;
-        LogStore::over(Arc::new(RocksLog::open(&dir.join("log"))?), watermark, counters)
+    pub(crate) fn open(dir: &Path, host: &Host, counters: Arc<Counters>) -> Result<Self, OpenError> {
+        let watermark = Watermark::open(&*host.files, &dir.join("watermark"))?;
+        LogStore::over(host.stores.open_log(&dir.join("log"))?, watermark, counters)
     }
 
     fn over(
@@ -97,8 +98,8 @@ impl LogStore {
     }
 
     /// Writes and syncs what is queued, and ends the writer. Nothing may be appended afterwards.
-    pub(crate) fn close(&self) {
-        self.writer.close();
+    pub(crate) async fn end(&self) -> io::Result<()> {
+        self.writer.clone().end().await
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {

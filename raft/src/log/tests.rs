@@ -1,6 +1,8 @@
 use super::*;
+use crate::host::Host;
+use crate::log::disk::RocksLog;
 use crate::log::disk::Write;
-use crate::state::{State, StateStore, open_rocks};
+use crate::state::{State, StateStore};
 use crate::testing::copy_as_of_now;
 use crate::types::{EntryPayload, LeaderId, Payload};
 use bytes::Bytes;
@@ -22,7 +24,7 @@ fn entry(term: u64, index: u64) -> Entry {
 }
 
 fn open(dir: &Path) -> Result<LogStore, OpenError> {
-    LogStore::open(dir, Arc::new(Counters::default()))
+    LogStore::open(dir, &Host::machine(), Arc::new(Counters::default()))
 }
 
 /// Appends and waits until it is durable.
@@ -44,8 +46,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateStore, TempDir> for RealStores {
     async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("temp dir");
         let counters = Arc::new(Counters::default());
-        let log = LogStore::open(dir.path(), counters.clone()).expect("opens");
-        let state = State::open(dir.path(), open_rocks, counters).expect("opens");
+        let log = LogStore::open(dir.path(), &Host::machine(), counters.clone()).expect("opens");
+        let state = State::open(dir.path(), &Host::machine(), counters).expect("opens");
         Ok((dir, log, StateStore::new(state).expect("opens")))
     }
 }
@@ -96,7 +98,7 @@ async fn entries_are_readable_before_they_are_durable_and_limits_leave_a_prefix(
     let first = log.limited_get_log_entries(1, 10).await.expect("reads");
     assert_eq!(first.len(), 1, "two of them are over the limit");
     assert_eq!(indices_of(&mut log).await.len(), 9);
-    log.close();
+    log.end().await.expect("closes");
     // From the disk, where the cache does not help.
     drop(log);
     let mut log = open(dir.path()).expect("opens");
@@ -158,7 +160,7 @@ async fn a_log_that_forgot_what_it_acknowledged_is_refused() {
     append(&mut log, vec![entry(1, 1)]).await;
     copy_as_of_now(&dir.path().join("log"), &early.path().join("log"));
     append(&mut log, (2..=9).map(|index| entry(1, index)).collect()).await;
-    log.close();
+    log.end().await.expect("closes");
     drop(log);
     // An old copy of the database beside a newer watermark: what losing synced writes looks like.
     fs::copy(dir.path().join("watermark"), early.path().join("watermark")).expect("copies");
@@ -177,11 +179,11 @@ async fn a_forgotten_vote_is_refused_and_a_truncation_is_not() {
     append(&mut log, (1..=9).map(|index| entry(1, index)).collect()).await;
     log.save_vote(&Vote::new(2, 1)).await.expect("votes");
     log.truncate_after(Some(id(1, 4))).await.expect("truncates");
-    log.close();
+    log.end().await.expect("closes");
     drop(log);
     let mut log = open(dir.path()).expect("a shorter log is what the watermark says");
     assert_eq!(indices_of(&mut log).await, (1..=4).collect::<Vec<_>>());
-    log.close();
+    log.end().await.expect("closes");
     drop(log);
     let disk = RocksLog::open(&dir.path().join("log")).expect("opens");
     disk.write(&[Write::Vote(Vote::new(1, 1))], true).expect("writes");
@@ -194,7 +196,7 @@ async fn a_damaged_record_is_an_error_and_never_an_entry() {
     let dir = tempfile::tempdir().expect("temp dir");
     let mut log = open(dir.path()).expect("opens");
     append(&mut log, (1..=3).map(|index| entry(1, index)).collect()).await;
-    log.close();
+    log.end().await.expect("closes");
     drop(log);
     let options = rocksdb::Options::default();
     let db = rocksdb::DB::open_cf(&options, dir.path().join("log"), ["log", "meta"]).expect("opens");

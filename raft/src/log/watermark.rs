@@ -15,12 +15,12 @@
 //!
 //! Two slots are written in turn, each with a sequence number and a checksum, so that a torn write leaves the other.
 
+use crate::files::{File, Files, Open};
 use crate::types::{LeaderId, LogId, Vote};
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 pub(crate) const WRITE_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(crate) struct Mark {
 
 /// The file and what was last written to it.
 pub(crate) struct Watermark {
-    file: File,
+    file: Box<dyn File>,
     sequence: u64,
     mark: Mark,
     written: Mark,
@@ -49,24 +49,19 @@ pub(crate) struct Watermark {
 
 impl Watermark {
     /// Opens or creates the file and reads the newer of its intact slots.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+    pub(crate) fn open(files: &dyn Files, path: &Path) -> io::Result<Self> {
+        let file = files.open(path, Open::Write)?;
         let mut newest = None;
-        if file.metadata()?.len() == 0 {
-            file.write_all_at(&[0; 2 * SLOT_BYTES], 0)?;
-            file.sync_all()?;
+        if file.length()? == 0 {
+            file.write_at(&[0; 2 * SLOT_BYTES], 0)?;
+            file.sync()?;
             if let Some(parent) = path.parent() {
-                File::open(parent)?.sync_all()?;
+                files.sync_dir(parent)?;
             }
         } else {
             for slot in 0..2 {
                 let mut bytes = [0; USED_BYTES];
-                if file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).is_ok()
+                if file.read_at(&mut bytes, slot * SLOT_BYTES as u64)? == USED_BYTES
                     && let Some(found) = decode(&bytes)
                     && newest.is_none_or(|(sequence, _)| found.0 > sequence)
                 {
@@ -125,7 +120,7 @@ impl Watermark {
             self.write(now)?;
         }
         if self.synced != self.written {
-            self.file.sync_data()?;
+            self.file.sync()?;
             self.synced = self.written;
             self.synced_at = now;
         }
@@ -147,7 +142,7 @@ impl Watermark {
         self.sequence += 1;
         let slot = self.sequence % 2;
         self.file
-            .write_all_at(&encode(self.sequence, &self.mark), slot * SLOT_BYTES as u64)?;
+            .write_at(&encode(self.sequence, &self.mark), slot * SLOT_BYTES as u64)?;
         self.written = self.mark;
         self.written_at = now;
         Ok(())
@@ -197,6 +192,9 @@ fn decode(bytes: &[u8; USED_BYTES]) -> Option<(u64, Mark)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Disk;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
 
     fn mark(index: u64) -> Mark {
         Mark {
@@ -209,7 +207,7 @@ mod tests {
     fn returns_what_was_synced_and_survives_a_torn_slot() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("watermark");
-        let mut watermark = Watermark::open(&path).expect("opens");
+        let mut watermark = Watermark::open(&Disk, &path).expect("opens");
         assert_eq!(watermark.mark(), Mark::default());
         for index in [3, 9] {
             watermark.mark = mark(index);
@@ -217,22 +215,22 @@ mod tests {
         }
         let newest = watermark.sequence % 2;
         drop(watermark);
-        assert_eq!(Watermark::open(&path).expect("opens").mark(), mark(9));
+        assert_eq!(Watermark::open(&Disk, &path).expect("opens").mark(), mark(9));
         let file = OpenOptions::new().write(true).open(&path).expect("opens");
         file.write_all_at(&[0xff; 20], newest * SLOT_BYTES as u64)
             .expect("writes");
-        assert_eq!(Watermark::open(&path).expect("opens").mark(), mark(3));
+        assert_eq!(Watermark::open(&Disk, &path).expect("opens").mark(), mark(3));
     }
 
     #[test]
     fn a_vote_is_synced_at_once_and_a_truncation_lowers() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("watermark");
-        let mut watermark = Watermark::open(&path).expect("opens");
+        let mut watermark = Watermark::open(&Disk, &path).expect("opens");
         watermark.advance(mark(5), Instant::now()).expect("writes");
-        assert_eq!(Watermark::open(&path).expect("opens").mark(), mark(5));
+        assert_eq!(Watermark::open(&Disk, &path).expect("opens").mark(), mark(5));
         watermark.lower(mark(4).last).expect("lowers");
-        assert_eq!(Watermark::open(&path).expect("opens").mark(), mark(4));
+        assert_eq!(Watermark::open(&Disk, &path).expect("opens").mark(), mark(4));
         assert_eq!(watermark.due(), None);
     }
 }

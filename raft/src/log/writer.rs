@@ -1,8 +1,9 @@
 //! The one thread that writes the log: drains the queue, writes it as one batch, syncs once, completes in order.
+//! In simulation a task does the same, with a pause for the disk between writing and syncing.
 
 use super::Shared;
 use super::disk::Write;
-use super::watermark::Watermark;
+use super::watermark::{Mark, Watermark};
 use crate::fault::die;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use openraft::storage::IOFlushed;
@@ -11,8 +12,8 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// The most operations in one batch; a bound on RAM, far above what a sync gathers.
 const BATCH_OPS_MAX: usize = 4096;
@@ -28,13 +29,16 @@ pub(super) enum Op {
 /// The queue and the thread behind it.
 pub(super) struct Writer {
     queue: Arc<Queue>,
+    /// `None` in simulation, and once it is joined.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     state: Mutex<QueueState>,
     wake: Condvar,
+    #[cfg(feature = "simulation")]
+    task: simulated::Signals,
 }
 
 #[derive(Default)]
@@ -44,6 +48,12 @@ struct QueueState {
 }
 
 impl Queue {
+    fn wake(&self) {
+        self.wake.notify_one();
+        #[cfg(feature = "simulation")]
+        self.task.wake();
+    }
+
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,12 +62,8 @@ impl Queue {
     fn take(&self, until: Option<Instant>) -> Option<Vec<Op>> {
         let mut state = self.lock();
         loop {
-            if !state.ops.is_empty() {
-                let count = state.ops.len().min(BATCH_OPS_MAX);
-                return Some(state.ops.drain(..count).collect());
-            }
-            if state.closed {
-                return None;
+            if let Some(next) = state.next() {
+                return next;
             }
             state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -71,6 +77,21 @@ impl Queue {
     }
 }
 
+impl QueueState {
+    /// What there is to do; `Some(None)` once there will be nothing more.
+    #[expect(
+        clippy::option_option,
+        reason = "nothing yet, nothing more, and something are three answers"
+    )]
+    fn next(&mut self) -> Option<Option<Vec<Op>>> {
+        if self.ops.is_empty() {
+            return self.closed.then_some(None);
+        }
+        let count = self.ops.len().min(BATCH_OPS_MAX);
+        Some(Some(self.ops.drain(..count).collect()))
+    }
+}
+
 impl Writer {
     pub(super) fn start(shared: Arc<Shared>, watermark: Watermark) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
@@ -80,6 +101,12 @@ impl Writer {
             watermark,
             truncations: 0,
         };
+        #[cfg(feature = "simulation")]
+        if crate::sim::process::is_simulated() {
+            tokio::spawn(crate::runtime::within(simulated::run(work)));
+            let thread = Mutex::new(None);
+            return Ok(Writer { queue, thread });
+        }
         let thread = std::thread::Builder::new()
             .name("onward-log".to_owned())
             .spawn(move || work.run())?;
@@ -98,13 +125,25 @@ impl Writer {
         state.ops.push_back(op);
         drop(state);
         if idle {
-            self.queue.wake.notify_one();
+            self.queue.wake();
         }
+    }
+
+    /// Ends the writer without holding up a thread that polls tasks.
+    pub(super) async fn end(self: Arc<Self>) -> io::Result<()> {
+        #[cfg(feature = "simulation")]
+        if crate::sim::process::is_simulated() {
+            self.queue.lock().closed = true;
+            self.queue.wake();
+            self.queue.task.ended().await;
+            return Ok(());
+        }
+        crate::runtime::blocking(move || self.close()).await
     }
 
     pub(super) fn close(&self) {
         self.queue.lock().closed = true;
-        self.queue.wake.notify_one();
+        self.queue.wake();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -126,6 +165,25 @@ enum Done {
     Voted(oneshot::Sender<()>),
 }
 
+/// Operations that are written at once.
+struct Batch {
+    writes: Vec<Write>,
+    done: Vec<Done>,
+    /// Up to where the log is durable after it.
+    mark: Mark,
+    /// Where the log ends before something is appended to it again, if it is cut.
+    lowered: Option<Option<LogId>>,
+    entry_count: u64,
+    byte_count: u64,
+}
+
+impl Batch {
+    /// Whether somebody waits for it to be durable.
+    fn sync(&self) -> bool {
+        !self.done.is_empty()
+    }
+}
+
 struct Work {
     queue: Arc<Queue>,
     shared: Arc<Shared>,
@@ -138,12 +196,24 @@ impl Work {
     fn run(mut self) {
         while let Some(ops) = self.queue.take(self.watermark.due()) {
             if ops.is_empty() {
-                let mark = self.watermark.mark();
-                self.stop_on_error(|work| work.watermark.advance(mark, Instant::now()));
+                self.idle();
             } else {
-                self.batch(ops);
+                let batch = self.gather(ops);
+                self.write(&batch, batch.sync());
+                self.complete(batch);
             }
         }
+        self.finish();
+    }
+
+    /// Nothing is appended, and the watermark has something left to do.
+    fn idle(&mut self) {
+        let mark = self.watermark.mark();
+        self.stop_on_error(|work| work.watermark.advance(mark, Instant::now()));
+    }
+
+    /// Nothing will be appended any more.
+    fn finish(&mut self) {
         self.stop_on_error(|work| {
             let tail_committed = work.take_committed();
             if let Some(committed) = tail_committed {
@@ -165,7 +235,8 @@ impl Work {
         std::mem::take(&mut tail.committed_dirty).then(|| Write::Committed(tail.committed))
     }
 
-    fn batch(&mut self, ops: Vec<Op>) {
+    /// Makes one batch of operations.
+    fn gather(&mut self, ops: Vec<Op>) -> Batch {
         let mut mark = self.watermark.mark();
         let mut lowest = mark.last;
         let mut writes = Vec::with_capacity(ops.len() + 1);
@@ -203,23 +274,38 @@ impl Work {
             }
         }
         writes.extend(self.take_committed());
-        let sync = !done.is_empty();
+        Batch {
+            writes,
+            done,
+            mark,
+            lowered: cut.then_some(lowest),
+            entry_count,
+            byte_count,
+        }
+    }
+
+    fn write(&mut self, batch: &Batch, sync: bool) {
         self.stop_on_error(|work| {
-            if cut {
+            if let Some(lowest) = batch.lowered {
                 work.watermark.lower(lowest)?;
             }
-            work.shared.disk.write(&writes, sync)
+            work.shared.disk.write(&batch.writes, sync)
         });
+    }
+
+    /// Answers for a batch that is written, and durable where it has to be.
+    fn complete(&mut self, batch: Batch) {
+        let (mark, sync) = (batch.mark, batch.sync());
         self.shared
             .tail()
             .wrote(mark.last.map_or(0, |id| id.index), self.truncations);
         let counters = &self.shared.counters;
         if sync {
             counters.log_syncs.fetch_add(1, Relaxed);
-            counters.log_synced_entries.fetch_add(entry_count, Relaxed);
-            counters.log_synced_bytes.fetch_add(byte_count, Relaxed);
+            counters.log_synced_entries.fetch_add(batch.entry_count, Relaxed);
+            counters.log_synced_bytes.fetch_add(batch.byte_count, Relaxed);
         }
-        for done in done {
+        for done in batch.done {
             match done {
                 Done::Appended(callback) => callback.io_completed(Ok(())),
                 // The one who waited may be gone; the vote is durable all the same.
@@ -229,5 +315,61 @@ impl Work {
         if sync {
             self.stop_on_error(|work| work.watermark.advance(mark, Instant::now()));
         }
+    }
+}
+
+/// The task that takes the thread's place in simulation.
+#[cfg(feature = "simulation")]
+mod simulated {
+    use super::Work;
+    use crate::sim::process::disk_pause;
+    use tokio::sync::Notify;
+
+    #[derive(Default)]
+    pub(super) struct Signals {
+        wake: Notify,
+        ended: Notify,
+    }
+
+    impl Signals {
+        pub(super) fn wake(&self) {
+            self.wake.notify_one();
+        }
+
+        pub(super) async fn ended(&self) {
+            self.ended.notified().await;
+        }
+    }
+
+    pub(super) async fn run(mut work: Work) {
+        let queue = work.queue.clone();
+        loop {
+            let next = queue.lock().next();
+            match next {
+                Some(None) => break,
+                Some(Some(ops)) => {
+                    let batch = work.gather(ops);
+                    work.write(&batch, false);
+                    disk_pause().await;
+                    if batch.sync() {
+                        work.stop_on_error(|work| work.shared.disk.sync());
+                    }
+                    work.complete(batch);
+                }
+                None => match work.watermark.due() {
+                    None => queue.task.wake.notified().await,
+                    Some(due) => {
+                        if tokio::time::timeout_at(due, queue.task.wake.notified())
+                            .await
+                            .is_err()
+                        {
+                            work.idle();
+                        }
+                    }
+                },
+            }
+        }
+        work.finish();
+        queue.task.ended.notify_one();
     }
 }

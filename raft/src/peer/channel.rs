@@ -6,14 +6,15 @@ use super::net::{ReadHalf, WriteHalf};
 use super::wire::kind;
 use crate::types::PeerNode;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// For this long after a failed dial, requests fail at once instead of dialling again.
@@ -62,7 +63,7 @@ struct Link {
 
 /// Requests without an answer yet; `None` once the connection is gone and no answer can come.
 type Waiting = Arc<Mutex<Option<Waiters>>>;
-type Waiters = HashMap<u64, oneshot::Sender<Result<Bytes, String>>>;
+type Waiters = BTreeMap<u64, oneshot::Sender<Result<Bytes, String>>>;
 
 fn waiting(waiting: &Waiting) -> MutexGuard<'_, Option<Waiters>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -81,14 +82,14 @@ impl Channel {
 
     /// Sends a request and waits for its answer.
     pub(crate) async fn call(&self, kind: u8, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
-        let until = tokio::time::Instant::now() + deadline;
+        let until = Instant::now() + deadline;
         self.call_with(until, |id| frame::encode(kind, id, body)).await
     }
 
     /// As [`Channel::call`], with a frame that is made once its id is known.
     pub(crate) async fn call_with(
         &self,
-        until: tokio::time::Instant,
+        until: Instant,
         make: impl FnOnce(u64) -> Vec<u8>,
     ) -> Result<Bytes, CallError> {
         let link = tokio::time::timeout_at(until, self.link())
@@ -150,7 +151,7 @@ impl Channel {
         let (frames, queue) = mpsc::unbounded_channel();
         let link = Link {
             frames,
-            waiting: Arc::new(Mutex::new(Some(HashMap::new()))),
+            waiting: Arc::new(Mutex::new(Some(BTreeMap::new()))),
             next_id: AtomicU64::new(0),
             gone: self.peers.token.child_token(),
         };

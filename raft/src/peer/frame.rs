@@ -20,7 +20,7 @@ pub(crate) const PROTOCOL: u16 = 1;
 const MAGIC: &[u8; 4] = b"ONWD";
 
 /// What a connection is for. Each has its own, so that none waits behind another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// Heartbeats, votes, leader transfer.
     Control,

@@ -13,17 +13,17 @@ mod transfer;
 pub(crate) mod wire;
 
 use crate::counters::Counters;
+use crate::runtime::Tasks;
 use crate::types::PeerNode;
 use channel::Channel;
 use frame::{HandshakeError, Hello, Lane};
-use net::{Dial, ReadHalf, WriteHalf};
-use std::collections::HashMap;
+use net::{Net, ReadHalf, WriteHalf};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// How long a connection and its handshake may take.
@@ -31,27 +31,27 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The roads to the other nodes.
 pub(crate) struct Peers {
-    pub(crate) dialler: Arc<dyn Dial>,
+    pub(crate) net: Arc<dyn Net>,
     pub(crate) me: u64,
     pub(crate) cluster: Uuid,
     pub(crate) rpc_deadline: Duration,
     pub(crate) counters: Arc<Counters>,
     pub(crate) token: CancellationToken,
-    pub(crate) tasks: TaskTracker,
-    channels: Mutex<HashMap<(u64, Lane, String), Arc<Channel>>>,
+    pub(crate) tasks: Tasks,
+    channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
 }
 
 impl Peers {
     pub(crate) fn new(
-        dialler: Arc<dyn Dial>,
+        net: Arc<dyn Net>,
         (me, cluster): (u64, Uuid),
         rpc_deadline: Duration,
         counters: Arc<Counters>,
         token: CancellationToken,
-        tasks: TaskTracker,
+        tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Peers {
-            dialler,
+            net,
             me,
             cluster,
             rpc_deadline,
@@ -89,7 +89,7 @@ impl Peers {
             to: target,
         };
         let connect = async {
-            let (mut read, mut write) = self.dialler.dial(&node.peer).await?;
+            let (mut read, mut write) = self.net.dial(&node.peer).await?;
             frame::greet(&mut read, &mut write, &hello).await?;
             Ok((read, write))
         };

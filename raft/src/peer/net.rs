@@ -9,16 +9,20 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
 pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
-/// Opens streams to addresses.
-pub(crate) trait Dial: Send + Sync + 'static {
+/// Opens streams between addresses.
+pub(crate) trait Net: Send + Sync + 'static {
     /// Connects to `host:port`.
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>>;
+    /// Listens on `host:port`.
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listen>>>;
 }
 
 /// Takes streams in.
 pub(crate) trait Listen: Send + Sync + 'static {
     /// The next stream and who opened it.
     fn accept(&self) -> BoxFuture<'_, io::Result<(ReadHalf, WriteHalf, SocketAddr)>>;
+    /// Where it listens.
+    fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
 /// TCP without Nagle's delay: a frame is written at once and waited for.
@@ -30,9 +34,13 @@ fn halves(stream: TcpStream) -> io::Result<(ReadHalf, WriteHalf)> {
     Ok((Box::new(read), Box::new(write)))
 }
 
-impl Dial for Tcp {
+impl Net for Tcp {
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>> {
         Box::pin(async move { halves(TcpStream::connect(address).await?) })
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listen>>> {
+        Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Listen>) })
     }
 }
 
@@ -43,5 +51,9 @@ impl Listen for TcpListener {
             let (read, write) = halves(stream)?;
             Ok((read, write, from))
         })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
     }
 }

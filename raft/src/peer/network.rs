@@ -5,6 +5,7 @@ use super::frame::{FrameReader, Lane};
 use super::net::{ReadHalf, WriteHalf};
 use super::wire::{self, kind};
 use super::{Peers, transfer};
+use crate::runtime::within;
 use crate::state::snapshot::SnapshotHandle;
 use crate::types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 use bytes::Bytes;
@@ -189,6 +190,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
         };
         tokio::select! {
+            biased;
             sent = send => {
                 if sent.is_ok() {
                     self.peers.counters.snapshots_sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -241,11 +243,11 @@ impl<'s> Session<'s> {
         let sent = Arc::new(AtomicU64::new(0));
         let (done, written) = oneshot::channel();
         let (counter, mut writer) = (sent.clone(), connection.writer);
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(within(async move {
             let result = write_requests(&mut writer, input, &counter).await;
             // The session may be over already.
             drop(done.send(result.map(|()| writer)));
-        });
+        }));
         Session {
             reader: Some(connection.reader),
             sent,

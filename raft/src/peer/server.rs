@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const NOT_CAUGHT_UP: &str = "this node began without a log and has not caught up with a leader yet";
 
 /// Serves peers until the engine stops.
-pub(crate) async fn serve(engine: Arc<Engine>, listener: impl Listen) {
+pub(crate) async fn serve(engine: Arc<Engine>, listener: Box<dyn Listen>) {
     while let Some(accepted) = engine.token().run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((read, write, from)) => {
@@ -143,7 +143,8 @@ async fn serve_snapshot(
     mut reader: FrameReader<ReadHalf>,
     mut write: WriteHalf,
 ) -> io::Result<()> {
-    let received = transfer::receive(&mut reader, &engine.state().snapshot_root()).await;
+    let state = engine.state();
+    let received = transfer::receive(&mut reader, state.files(), &state.snapshot_root()).await;
     let answer = match received {
         Ok((vote, handle)) => {
             let meta = handle.manifest.meta()?;

@@ -7,14 +7,18 @@ use super::frame::{self, FrameReader};
 use super::net::{ReadHalf, WriteHalf};
 use super::wire::{self, SnapshotBegin, kind};
 use crate::config::SNAPSHOT_DEADLINE;
+use crate::files::{File, Files, Open};
+use crate::runtime::{blocking, new_uuid};
 use crate::state::snapshot::{Manifest, SnapshotDir, SnapshotFile, SnapshotHandle, seal};
 use crate::types::{TypeConfig, Vote};
+use bytes::Bytes;
 use onward_statemachine::codec;
 use openraft::raft::SnapshotResponse;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// How long one frame may take in either direction.
@@ -43,15 +47,24 @@ pub(super) async fn send(
     };
     let head = frame::encode(kind::SNAPSHOT_BEGIN, 0, &codec::encode(&begin));
     in_time(write.write_all(&head)).await?;
-    let mut chunk = vec![0; CHUNK_BYTES];
     for (place, file) in snapshot.manifest.files.iter().enumerate() {
-        let mut source = tokio::fs::File::open(snapshot.path.join(&file.name)).await?;
+        let (files, path) = (snapshot.files.clone(), snapshot.path.join(&file.name));
+        let source: Arc<dyn File> = blocking(move || files.open(&path, Open::Read)).await??.into();
+        let mut offset = 0;
         loop {
-            let count = source.read(&mut chunk).await?;
-            if count == 0 {
+            let source = source.clone();
+            let chunk = blocking(move || {
+                let mut chunk = vec![0; CHUNK_BYTES];
+                let count = source.read_at(&mut chunk, offset)?;
+                chunk.truncate(count);
+                io::Result::Ok(chunk)
+            });
+            let chunk = chunk.await??;
+            if chunk.is_empty() {
                 break;
             }
-            let bytes = frame::encode(kind::SNAPSHOT_BYTES, place as u64, &chunk[..count]);
+            offset += chunk.len() as u64;
+            let bytes = frame::encode(kind::SNAPSHOT_BYTES, place as u64, &chunk);
             in_time(write.write_all(&bytes)).await?;
         }
     }
@@ -68,14 +81,17 @@ pub(super) async fn send(
 }
 
 /// A directory that is deleted unless its snapshot becomes whole.
-struct Incoming(PathBuf);
+struct Incoming {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+}
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if self.0.exists()
-            && let Err(error) = std::fs::remove_dir_all(&self.0)
+        if self.files.exists(&self.path)
+            && let Err(error) = self.files.remove_dir(&self.path)
         {
-            tracing::warn!(path = %self.0.display(), %error, "a broken snapshot transfer could not be deleted");
+            tracing::warn!(path = %self.path.display(), %error, "a broken snapshot transfer could not be deleted");
         }
     }
 }
@@ -83,6 +99,7 @@ impl Drop for Incoming {
 /// Receives a snapshot into `root`.
 pub(super) async fn receive(
     reader: &mut FrameReader<ReadHalf>,
+    files: &Arc<dyn Files>,
     root: &Path,
 ) -> io::Result<(Vote, SnapshotHandle)> {
     let head = in_time(reader.next())
@@ -93,23 +110,25 @@ pub(super) async fn receive(
     }
     let SnapshotBegin { vote, manifest } = wire::decode(&head.body)?;
     manifest.check()?;
-    let incoming = Incoming(root.join(format!("incoming-{}", uuid::Uuid::now_v7())));
-    tokio::fs::create_dir(&incoming.0).await?;
+    let incoming = Incoming {
+        files: files.clone(),
+        path: root.join(format!("incoming-{}", new_uuid())),
+    };
+    files.create_dir(&incoming.path)?;
     tracing::info!(
         files = manifest.files.len(),
         bytes = manifest.bytes(),
         "receiving a snapshot"
     );
-    receive_files(reader, &incoming.0, &manifest).await?;
-    let (temporary, root) = (incoming.0.clone(), root.to_owned());
-    let sealed = tokio::task::spawn_blocking(move || seal(&temporary, &root, &manifest));
-    let snapshot = sealed.await.map_err(io::Error::other)??;
+    receive_files(reader, &incoming, &manifest).await?;
+    let (files, temporary, root) = (files.clone(), incoming.path.clone(), root.to_owned());
+    let snapshot = blocking(move || seal(&files, &temporary, &root, &manifest)).await??;
     Ok((vote, SnapshotHandle::new(snapshot)))
 }
 
 async fn receive_files(
     reader: &mut FrameReader<ReadHalf>,
-    dir: &Path,
+    incoming: &Incoming,
     manifest: &Manifest,
 ) -> io::Result<()> {
     let mut files = manifest.files.iter().enumerate();
@@ -129,36 +148,38 @@ async fn receive_files(
                 sink.finish().await?;
             }
             match files.next() {
-                Some((at, file)) => open = Some((at, Sink::create(dir, file).await?)),
+                Some((at, file)) => open = Some((at, Sink::create(incoming, file)?)),
                 None if place.is_none() => return Ok(()),
                 None => return Err(invalid("a snapshot sends a file that its manifest does not have")),
             }
         }
         match &mut open {
-            Some((_, sink)) => sink.write(&frame.body).await?,
+            Some((_, sink)) => sink.write(frame.body).await?,
             None => return Ok(()),
         }
     }
 }
 
 struct Sink<'m> {
-    file: tokio::fs::File,
+    file: Arc<dyn File>,
     expected: &'m SnapshotFile,
     bytes: u64,
     crc: crc32fast::Hasher,
 }
 
 impl<'m> Sink<'m> {
-    async fn create(dir: &Path, expected: &'m SnapshotFile) -> io::Result<Self> {
+    fn create(incoming: &Incoming, expected: &'m SnapshotFile) -> io::Result<Self> {
+        let path = incoming.path.join(&expected.name);
         Ok(Sink {
-            file: tokio::fs::File::create_new(dir.join(&expected.name)).await?,
+            file: incoming.files.open(&path, Open::New)?.into(),
             expected,
             bytes: 0,
             crc: crc32fast::Hasher::new(),
         })
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        let offset = self.bytes;
         self.bytes += bytes.len() as u64;
         if self.bytes > self.expected.bytes {
             return Err(invalid(format!(
@@ -166,13 +187,14 @@ impl<'m> Sink<'m> {
                 self.expected.name
             )));
         }
-        self.crc.update(bytes);
-        self.file.write_all(bytes).await
+        self.crc.update(&bytes);
+        let file = self.file.clone();
+        blocking(move || file.write_at(&bytes, offset)).await?
     }
 
-    async fn finish(mut self) -> io::Result<()> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
+    async fn finish(self) -> io::Result<()> {
+        let file = self.file.clone();
+        blocking(move || file.sync()).await??;
         if self.bytes != self.expected.bytes || self.crc.finalize() != self.expected.crc {
             return Err(invalid(format!("`{}` arrived damaged", self.expected.name)));
         }

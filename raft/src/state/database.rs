@@ -14,6 +14,9 @@ use rocksdb::{
     ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -57,8 +60,8 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn write(&self, batch: Batch) -> io::Result<()>;
     /// Makes everything written durable.
     fn flush(&self) -> io::Result<()>;
-    /// Flushes, and writes a copy that opens by itself to `path`, which must not exist.
-    fn checkpoint(&self, path: &Path) -> io::Result<()>;
+    /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
+    fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,10 +108,19 @@ impl RocksState {
         Ok(RocksState { db })
     }
 
-    /// Reads where the state in `path` stands without writing to it.
-    pub(crate) fn inspect(path: &Path) -> io::Result<Standing> {
+    /// Reads where the copy in `path` stands, and leaves it as it was.
+    fn inspect(path: &Path) -> io::Result<Standing> {
+        let names = || -> io::Result<BTreeSet<OsString>> {
+            fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+        };
+        let before = names()?;
         let db = DB::open_cf_for_read_only(&Options::default(), path, FAMILIES, false).map_err(other)?;
-        RocksState { db }.standing()
+        let standing = RocksState { db }.standing()?;
+        // Looking leaves a log file behind, which is no part of the state.
+        for name in names()?.difference(&before) {
+            fs::remove_file(path.join(name))?;
+        }
+        Ok(standing)
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -198,9 +210,10 @@ impl StateDisk for RocksState {
             .map_err(other)
     }
 
-    fn checkpoint(&self, path: &Path) -> io::Result<()> {
+    fn checkpoint(&self, path: &Path) -> io::Result<Standing> {
         let checkpoint = Checkpoint::new(&self.db).map_err(other)?;
-        checkpoint.create_checkpoint(path).map_err(other)
+        checkpoint.create_checkpoint(path).map_err(other)?;
+        RocksState::inspect(path)
     }
 }
 

@@ -23,23 +23,24 @@ mod tests;
 
 use crate::counters::Counters;
 use crate::fault::die;
-use crate::log::disk::{invalid, other};
+use crate::files::Files;
+use crate::host::{Host, Stores};
+use crate::log::disk::invalid;
+use crate::runtime::{blocking, new_uuid, watch};
 use crate::types::{
     Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, revision_of,
 };
-use database::{Batch, RocksState, Standing, StateDisk};
+use database::{Batch, Standing, StateDisk};
 use futures::{FutureExt, Stream, StreamExt};
 use onward_statemachine::{Fault, Revision, Txn, View, apply, system};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use snapshot::{Manifest, SnapshotFile, SnapshotHandle};
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
 
 type Snapshot =
     openraft::storage::Snapshot<crate::types::LeaderId, u64, crate::types::PeerNode, SnapshotHandle>;
@@ -48,18 +49,11 @@ type Snapshot =
 const BATCH_ENTRIES_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// How a generation is opened; a model takes its place in simulation.
-pub(crate) type OpenDisk = fn(&Path) -> io::Result<Arc<dyn StateDisk>>;
-
-/// Opens a generation in RocksDB.
-pub(crate) fn open_rocks(path: &Path) -> io::Result<Arc<dyn StateDisk>> {
-    Ok(Arc::new(RocksState::open(path)?))
-}
-
 /// The state of this node, shared by openraft and all readers.
 pub(crate) struct State {
     root: PathBuf,
-    open: OpenDisk,
+    files: Arc<dyn Files>,
+    stores: Arc<dyn Stores>,
     generation: RwLock<Arc<Generation>>,
     snapshot: Mutex<Option<SnapshotHandle>>,
     /// The files of the last snapshot built here, and the generation that they are of: their checksums are known.
@@ -71,6 +65,7 @@ pub(crate) struct State {
 /// One database directory; deleted with its last user once another generation is in force.
 struct Generation {
     number: u64,
+    files: Arc<dyn Files>,
     path: PathBuf,
     disk: Option<Arc<dyn StateDisk>>,
     retired: AtomicBool,
@@ -86,7 +81,7 @@ impl Drop for Generation {
     fn drop(&mut self) {
         drop(self.disk.take());
         if self.retired.load(Acquire)
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = self.files.remove_dir(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "an old generation of the state could not be deleted");
         }
@@ -95,42 +90,42 @@ impl Drop for Generation {
 
 impl State {
     /// Opens the state in `dir`.
-    pub(crate) fn open(dir: &Path, open: OpenDisk, counters: Arc<Counters>) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(dir: &Path, host: &Host, counters: Arc<Counters>) -> io::Result<Arc<Self>> {
+        let (files, stores) = (host.files.clone(), host.stores.clone());
         let states = dir.join("state");
-        fs::create_dir_all(&states)?;
-        let number = match fs::read_to_string(states.join("CURRENT")) {
-            Ok(text) => text
+        files.create_dir(&states)?;
+        let number = match files.read_text(&states.join("CURRENT"))? {
+            Some(text) => text
                 .trim()
                 .parse()
                 .map_err(|_| invalid("state/CURRENT is not a number"))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                point_at(&states, 1)?;
+            None => {
+                point_at(&*files, &states, 1)?;
                 1
             }
-            Err(error) => return Err(error),
         };
-        for entry in fs::read_dir(&states)? {
-            let entry = entry?;
-            let stale = entry.file_name().to_string_lossy() != number.to_string();
-            if entry.file_type()?.is_dir() && stale {
-                fs::remove_dir_all(entry.path())?;
+        for listed in files.list(&states)? {
+            if listed.is_dir && listed.name != number.to_string() {
+                files.remove_dir(&states.join(listed.name))?;
             }
         }
         let path = states.join(number.to_string());
-        let disk = open(&path)?;
+        let disk = stores.open_state(&path)?;
         let applied = revision_of(disk.standing()?.applied.as_ref());
         Ok(Arc::new(State {
             root: dir.to_owned(),
-            open,
             generation: RwLock::new(Arc::new(Generation {
                 number,
+                files: files.clone(),
                 path,
                 disk: Some(disk),
                 retired: AtomicBool::new(false),
             })),
-            snapshot: Mutex::new(snapshot::open_newest(&dir.join("snap"))?),
+            snapshot: Mutex::new(snapshot::open_newest(&files, &dir.join("snap"))?),
             checked: Mutex::new((0, Vec::new())),
             applied: watch::Sender::new(applied),
+            files,
+            stores,
             counters,
         }))
     }
@@ -143,6 +138,11 @@ impl State {
     /// Follows the last applied revision.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
+    }
+
+    /// The file system that it is on.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
     }
 
     /// Where received snapshots are put together.
@@ -197,25 +197,16 @@ impl State {
     fn build_snapshot(&self) -> io::Result<Snapshot> {
         let generation = self.generation();
         let root = self.snapshot_root();
-        let temporary = root.join(format!("building-{}", uuid::Uuid::now_v7()));
-        generation.disk().checkpoint(&temporary)?;
+        let temporary = root.join(format!("building-{}", new_uuid()));
+        let standing = generation.disk().checkpoint(&temporary)?;
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if checked.0 != generation.number {
             *checked = (generation.number, Vec::new());
         }
-        let files = snapshot::list_files(&temporary, &checked.1)?;
+        let files = snapshot::list_files(&*self.files, &temporary, &checked.1)?;
         checked.1.clone_from(&files);
         drop(checked);
-        let standing = RocksState::inspect(&temporary)?;
-        // Looking leaves a log file behind, which is no part of the state.
-        for entry in fs::read_dir(&temporary)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !files.iter().any(|file| file.name == name) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        let sealed = snapshot::seal(&temporary, &root, &Manifest::new(&standing, files))?;
+        let sealed = snapshot::seal(&self.files, &temporary, &root, &Manifest::new(&standing, files))?;
         self.counters.snapshots_built.fetch_add(1, Relaxed);
         self.adopt(Arc::new(sealed))
     }
@@ -238,26 +229,27 @@ impl State {
         let states = self.root.join("state");
         let number = self.generation().number + 1;
         let path = states.join(number.to_string());
-        if path.exists() {
-            fs::remove_dir_all(&path)?;
+        let files = &*self.files;
+        if files.exists(&path) {
+            files.remove_dir(&path)?;
         }
-        fs::create_dir(&path)?;
+        files.create_dir(&path)?;
         for file in &handle.manifest.files {
             let (from, to) = (handle.path.join(&file.name), path.join(&file.name));
             // The immutable files are shared; the few that the database rewrites are copied.
             if file.name.ends_with(".sst") || file.name.ends_with(".blob") {
-                fs::hard_link(from, to)?;
+                files.hard_link(&from, &to)?;
             } else {
-                fs::copy(from, &to)?;
-                fs::File::open(to)?.sync_all()?;
+                files.copy(&from, &to)?;
             }
         }
-        snapshot::sync_dir(&path)?;
-        let disk = (self.open)(&path)?;
+        files.sync_dir(&path)?;
+        let disk = self.stores.open_state(&path)?;
         let applied = revision_of(disk.standing()?.applied.as_ref());
-        point_at(&states, number)?;
+        point_at(files, &states, number)?;
         let next = Arc::new(Generation {
             number,
+            files: self.files.clone(),
             path,
             disk: Some(disk),
             retired: AtomicBool::new(false),
@@ -276,13 +268,8 @@ impl State {
 }
 
 /// Puts generation `number` in force.
-fn point_at(states: &Path, number: u64) -> io::Result<()> {
-    let temporary = states.join("CURRENT.new");
-    let mut file = fs::File::create(&temporary)?;
-    writeln!(file, "{number}")?;
-    file.sync_all()?;
-    fs::rename(temporary, states.join("CURRENT"))?;
-    snapshot::sync_dir(states)
+fn point_at(files: &dyn Files, states: &Path, number: u64) -> io::Result<()> {
+    files.replace(&states.join("CURRENT"), format!("{number}\n").as_bytes())
 }
 
 /// openraft's handle on the state.
@@ -408,8 +395,7 @@ impl RaftStateMachine<TypeConfig> for StateStore {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> io::Result<()> {
         let state = self.state.clone();
-        let installed = tokio::task::spawn_blocking(move || state.install(&snapshot));
-        installed.await.map_err(other)??;
+        blocking(move || state.install(&snapshot)).await??;
         self.standing = self.state.generation().disk().standing()?;
         Ok(())
     }
@@ -433,7 +419,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let state = self.0.clone();
-        let built = tokio::task::spawn_blocking(move || state.build_snapshot());
-        built.await.map_err(other)?
+        blocking(move || state.build_snapshot()).await?
     }
 }

@@ -4,12 +4,13 @@
 //! renamed: a directory with a final name is whole. What a crash leaves under a temporary name is deleted at start.
 
 use super::database::{Standing, decode_membership, encode_membership};
+use crate::files::{File, Files, Open};
 use crate::log::disk::{decode_log_id, encode_log_id, invalid};
 use crate::types::SnapshotMeta;
 use onward_statemachine::codec;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,8 +79,8 @@ impl Manifest {
 }
 
 /// A whole snapshot on disk. Those who use it share it; the last one deletes it if a newer one has taken its place.
-#[derive(Debug)]
 pub(crate) struct SnapshotDir {
+    pub(crate) files: Arc<dyn Files>,
     pub(crate) path: PathBuf,
     pub(crate) manifest: Manifest,
     retired: AtomicBool,
@@ -87,8 +88,8 @@ pub(crate) struct SnapshotDir {
 
 impl SnapshotDir {
     /// Opens a directory with a final name.
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let stored = fs::read(path.join(MANIFEST))?;
+    pub(crate) fn open(files: Arc<dyn Files>, path: PathBuf) -> io::Result<Self> {
+        let stored = files.read(&path.join(MANIFEST))?;
         let (checksum, body) = stored
             .split_at_checked(4)
             .ok_or_else(|| invalid("the snapshot manifest is cut short"))?;
@@ -98,6 +99,7 @@ impl SnapshotDir {
         let manifest: Manifest = codec::decode(body).map_err(invalid)?;
         manifest.check()?;
         Ok(SnapshotDir {
+            files,
             path,
             manifest,
             retired: AtomicBool::new(false),
@@ -110,10 +112,16 @@ impl SnapshotDir {
     }
 }
 
+impl fmt::Debug for SnapshotDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotDir").field("path", &self.path).finish()
+    }
+}
+
 impl Drop for SnapshotDir {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Acquire)
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = self.files.remove_dir(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "an old snapshot could not be deleted");
         }
@@ -132,19 +140,16 @@ pub(crate) fn name_of(meta: &SnapshotMeta) -> String {
 }
 
 /// Deletes all but the newest whole snapshot of `root`, and returns that.
-pub(crate) fn open_newest(root: &Path) -> io::Result<Option<SnapshotHandle>> {
-    fs::create_dir_all(root)?;
+pub(crate) fn open_newest(files: &Arc<dyn Files>, root: &Path) -> io::Result<Option<SnapshotHandle>> {
+    files.create_dir(root)?;
     let mut newest: Option<SnapshotDir> = None;
-    for entry in fs::read_dir(root)? {
-        let path = entry?.path();
-        let temporary = path
-            .file_name()
-            .is_none_or(|name| !name.to_string_lossy().starts_with(|c: char| c.is_ascii_digit()));
-        if temporary {
-            fs::remove_dir_all(&path)?;
+    for listed in files.list(root)? {
+        let path = root.join(&listed.name);
+        if !listed.name.starts_with(|c: char| c.is_ascii_digit()) {
+            files.remove_dir(&path)?;
             continue;
         }
-        let found = SnapshotDir::open(path)?;
+        let found = SnapshotDir::open(files.clone(), path)?;
         let id = found.manifest.meta()?.last_log_id;
         let older = match &newest {
             Some(known) if known.manifest.meta()?.last_log_id > id => found,
@@ -159,33 +164,39 @@ pub(crate) fn open_newest(root: &Path) -> io::Result<Option<SnapshotHandle>> {
 }
 
 /// Writes the manifest into `temporary`, syncs the directory and gives it its final name in `root`.
-pub(crate) fn seal(temporary: &Path, root: &Path, manifest: &Manifest) -> io::Result<SnapshotDir> {
+pub(crate) fn seal(
+    files: &Arc<dyn Files>,
+    temporary: &Path,
+    root: &Path,
+    manifest: &Manifest,
+) -> io::Result<SnapshotDir> {
     let body = codec::encode(manifest);
-    let mut file = File::create(temporary.join(MANIFEST))?;
-    file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-    file.write_all(&body)?;
-    file.sync_all()?;
-    sync_dir(temporary)?;
+    let stored = [&crc32fast::hash(&body).to_le_bytes()[..], &body].concat();
+    files.create(&temporary.join(MANIFEST), &stored)?;
+    files.sync_dir(temporary)?;
     let path = root.join(name_of(&manifest.meta()?));
-    if path.exists() {
+    if files.exists(&path) {
         // The same state under the same name; the older directory may be in use, so it stays.
-        fs::remove_dir_all(temporary)?;
+        files.remove_dir(temporary)?;
     } else {
-        fs::rename(temporary, &path)?;
-        sync_dir(root)?;
+        files.rename(temporary, &path)?;
+        files.sync_dir(root)?;
     }
-    SnapshotDir::open(path)
+    SnapshotDir::open(files.clone(), path)
 }
 
 /// Lists, checksums and syncs the files of a checkpoint. Checksums of files that `known` lists are taken from there:
 /// the files of a database are immutable and their names never recur.
-pub(crate) fn list_files(path: &Path, known: &[SnapshotFile]) -> io::Result<Vec<SnapshotFile>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let file = File::open(entry.path())?;
-        let bytes = file.metadata()?.len();
+pub(crate) fn list_files(
+    files: &dyn Files,
+    path: &Path,
+    known: &[SnapshotFile],
+) -> io::Result<Vec<SnapshotFile>> {
+    let mut found = Vec::new();
+    for listed in files.list(path)? {
+        let name = listed.name;
+        let file = files.open(&path.join(&name), Open::Read)?;
+        let bytes = file.length()?;
         let immutable = name.ends_with(".sst") || name.ends_with(".blob");
         let same = known
             .iter()
@@ -193,28 +204,26 @@ pub(crate) fn list_files(path: &Path, known: &[SnapshotFile]) -> io::Result<Vec<
         let crc = match same {
             Some(file) => file.crc,
             None => {
-                file.sync_all()?;
-                checksum(file)?
+                file.sync()?;
+                checksum(&*file)?
             }
         };
-        files.push(SnapshotFile { name, bytes, crc });
+        found.push(SnapshotFile { name, bytes, crc });
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    Ok(found)
 }
 
-fn checksum(mut file: File) -> io::Result<u32> {
+fn checksum(file: &dyn File) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
     loop {
-        match file.read(&mut buffer)? {
+        match file.read_at(&mut buffer, offset)? {
             0 => return Ok(hasher.finalize()),
-            count => hasher.update(&buffer[..count]),
+            count => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
         }
     }
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }

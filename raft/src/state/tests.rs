@@ -1,5 +1,7 @@
+use super::database::RocksState;
 use super::snapshot::{SnapshotDir, name_of};
 use super::*;
+use crate::files::Disk;
 use crate::testing::copy_as_of_now;
 use crate::types::{LeaderId, Payload};
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use onward_statemachine::hash::state_hash;
 use onward_statemachine::services::kv;
 use onward_statemachine::{Actor, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys};
 use proptest::prelude::*;
+use std::fs;
 use std::ops::ControlFlow;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -30,7 +33,7 @@ fn put(index: u64) -> Entry {
 }
 
 fn open(dir: &Path) -> StateStore {
-    let state = State::open(dir, open_rocks, Arc::new(Counters::default())).expect("opens");
+    let state = State::open(dir, &Host::machine(), Arc::new(Counters::default())).expect("opens");
     StateStore::new(state).expect("opens")
 }
 
@@ -88,7 +91,13 @@ async fn a_snapshot_carries_the_state_as_of_its_entry() {
     for file in &built.snapshot.manifest.files {
         fs::copy(built.snapshot.path.join(&file.name), incoming.join(&file.name)).expect("copies");
     }
-    let sealed = snapshot::seal(&incoming, &root, &built.snapshot.manifest).expect("seals");
+    let sealed = snapshot::seal(
+        &(Arc::new(Disk) as Arc<dyn Files>),
+        &incoming,
+        &root,
+        &built.snapshot.manifest,
+    )
+    .expect("seals");
     other
         .install_snapshot(&built.meta, Arc::new(sealed))
         .await
@@ -159,7 +168,7 @@ async fn a_crash_at_any_step_leaves_a_directory_that_opens() {
     let mut bytes = fs::read(&manifest).expect("reads");
     *bytes.last_mut().expect("not empty") ^= 1;
     fs::write(&manifest, bytes).expect("writes");
-    assert!(SnapshotDir::open(snap.join(&newer_name)).is_err());
+    assert!(SnapshotDir::open(Arc::new(Disk), snap.join(&newer_name)).is_err());
 }
 
 #[tokio::test]

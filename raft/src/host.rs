@@ -1,0 +1,53 @@
+//! What a node stands on: a file system, two databases, a network, a clock. The machine's in production; in simulation
+//! models of them, so that the same code runs on either.
+
+use crate::clock::{Clock, SystemClock};
+use crate::files::{Disk, Files};
+use crate::log::disk::{LogDisk, RocksLog};
+use crate::peer::net::{Net, Tcp};
+use crate::state::database::{RocksState, StateDisk};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens the databases of a node.
+pub(crate) trait Stores: Send + Sync + 'static {
+    /// Opens or creates the log in the directory `path`.
+    fn open_log(&self, path: &Path) -> io::Result<Arc<dyn LogDisk>>;
+    /// Opens or creates the state in the directory `path`.
+    fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
+}
+
+/// What a node stands on.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) stores: Arc<dyn Stores>,
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Host {
+    /// The machine that this process runs on.
+    pub(crate) fn machine() -> Host {
+        Host {
+            files: Arc::new(Disk),
+            stores: Arc::new(Rocks),
+            net: Arc::new(Tcp),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// RocksDB.
+pub(crate) struct Rocks;
+
+impl Stores for Rocks {
+    fn open_log(&self, path: &Path) -> io::Result<Arc<dyn LogDisk>> {
+        Ok(Arc::new(RocksLog::open(path)?))
+    }
+
+    fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
+        Ok(Arc::new(RocksState::open(path)?))
+    }
+}

@@ -1,0 +1,156 @@
+//! A simulated process: the tasks of one node between one start of it and its end.
+//!
+//! A task knows the process that it belongs to, and so do the tasks that it spawns. When the process ends, none of them
+//! is polled again: each is dropped where it stands, as a kill does it.
+
+use super::machine::MachineState;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+tokio::task_local! {
+    static PROCESS: Arc<Process>;
+}
+
+/// What unwinds out of a process that cannot go on.
+struct Died;
+
+/// One life of a node.
+pub(crate) struct Process {
+    pub(crate) machine: Arc<MachineState>,
+    ended: CancellationToken,
+    cause: Mutex<Option<String>>,
+}
+
+impl Process {
+    pub(crate) fn new(machine: Arc<MachineState>) -> Arc<Self> {
+        Arc::new(Process {
+            machine,
+            ended: CancellationToken::new(),
+            cause: Mutex::default(),
+        })
+    }
+
+    /// The process of the task that asks.
+    pub(crate) fn current() -> Option<Arc<Process>> {
+        PROCESS.try_with(Arc::clone).ok()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Why it ended.
+    pub(crate) fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it, unless it has ended.
+    pub(crate) fn end(&self, cause: impl Into<String>) {
+        if !self.has_ended() {
+            let cause = cause.into();
+            let machine = &self.machine;
+            machine
+                .world
+                .note(|| format!("n{} the process ends: {cause}", machine.id));
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+            self.ended.cancel();
+        }
+    }
+}
+
+/// Whether the task that asks belongs to a simulated process.
+pub(crate) fn is_simulated() -> bool {
+    PROCESS.try_with(|_| ()).is_ok()
+}
+
+/// Waits as long as the simulated disk takes to sync.
+pub(crate) async fn disk_pause() {
+    if let Some(process) = Process::current() {
+        let pause = process.machine.disk.pause(&process.machine.world);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Ends the process of the task that asks, if it belongs to one, and does not return then.
+pub(crate) fn die(what: &str, error: &dyn std::fmt::Display) {
+    if let Some(process) = Process::current() {
+        process.end(format!("{what}: {error}"));
+        resume_unwind(Box::new(Died));
+    }
+}
+
+/// A future that is polled within a process, and comes to `None` when the process ends first.
+pub(crate) struct Within<F> {
+    process: Arc<Process>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F> Within<F> {
+    pub(crate) fn new(process: Arc<Process>, future: F) -> Self {
+        Within {
+            ended: Box::pin(process.ended.clone().cancelled_owned()),
+            future: Some(Box::pin(future)),
+            process,
+        }
+    }
+}
+
+impl<F> Drop for Within<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        PROCESS.sync_scope(self.process.clone(), || drop(future));
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.ended.as_mut().poll(context).is_ready() {
+            let future = this.future.take();
+            PROCESS.sync_scope(this.process.clone(), || drop(future));
+            return Poll::Ready(None);
+        }
+        let Some(future) = this.future.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            PROCESS.sync_scope(this.process.clone(), || future.as_mut().poll(context))
+        }));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => {
+                let future = this.future.take();
+                PROCESS.sync_scope(this.process.clone(), || drop(future));
+                Poll::Ready(Some(value))
+            }
+            Err(payload) => {
+                if !payload.is::<Died>() {
+                    let what = message(&*payload);
+                    let machine = &this.process.machine;
+                    machine
+                        .world
+                        .complain(format!("n{} panicked: {what}", machine.id));
+                    this.process.end(format!("panicked: {what}"));
+                }
+                let future = this.future.take();
+                PROCESS.sync_scope(this.process.clone(), || drop(future));
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}

@@ -1,0 +1,93 @@
+//! What all machines of a simulation share: chance, time, the network, and what was noted.
+
+use super::machine::Machine;
+use super::net::Network;
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A simulated site. Clones share it.
+#[derive(Clone)]
+pub struct World(Arc<Shared>);
+
+struct Shared {
+    random: Mutex<ChaCha8Rng>,
+    began: Instant,
+    trace: Mutex<Option<Vec<String>>>,
+    complaints: Mutex<Vec<String>>,
+    network: Network,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// Runs `body` in a world of its own, in simulated time, to its end. With `traced`, everything that is noted is kept.
+    ///
+    /// # Panics
+    /// Where it is called within another runtime.
+    pub fn run<T>(seed: u64, traced: bool, body: impl AsyncFnOnce(World) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime of one thread takes nothing that can be lacking");
+        let result = runtime.block_on(async {
+            let world = World(Arc::new(Shared {
+                random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+                began: Instant::now(),
+                trace: Mutex::new(traced.then(Vec::new)),
+                complaints: Mutex::default(),
+                network: Network::default(),
+            }));
+            body(world).await
+        });
+        drop(runtime);
+        result
+    }
+
+    /// A new machine, powered on, with an empty disk. It is reached at [`Machine::address`].
+    pub fn machine(&self, id: u64) -> Machine {
+        Machine::new(self.clone(), id)
+    }
+
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
+    /// Notes something in the trace, if there is one.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        if let Some(trace) = lock(&self.0.trace).as_mut() {
+            let now = self.elapsed();
+            trace.push(format!("{:>12.6} {}", now.as_secs_f64(), what()));
+        }
+    }
+
+    /// Takes the trace.
+    pub fn take_trace(&self) -> Vec<String> {
+        lock(&self.0.trace).take().unwrap_or_default()
+    }
+
+    /// Notes that something happened which must not: a task of a node panicked.
+    pub(crate) fn complain(&self, what: String) {
+        self.note(|| what.clone());
+        lock(&self.0.complaints).push(what);
+    }
+
+    /// What happened that must not.
+    pub fn complaints(&self) -> Vec<String> {
+        lock(&self.0.complaints).clone()
+    }
+
+    pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut lock(&self.0.random))
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.0.network
+    }
+}
