@@ -3,8 +3,17 @@
 //! A workload hands each client a [`Script`], which draws demands from a seed and from what this client was told
 //! before, and judges the whole history afterwards from the [`Evidence`] alone, so that a run can be judged again.
 
+mod append;
+mod audit;
+mod bank;
+mod idempotency;
+mod lock;
+mod machines;
 mod register;
 mod rounds;
+mod services;
+mod set;
+mod watch;
 
 use crate::client::{Answer, Client};
 use crate::final_state::Finals;
@@ -13,6 +22,7 @@ use crate::verdict::{Finding, Kind, Verdict};
 use futures::future::BoxFuture;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
 use uuid::Uuid;
@@ -130,10 +140,24 @@ pub trait Workload: Send + Sync {
 }
 
 /// All workloads, with the words for each.
-pub const NAMES: &[(&str, &str)] = &[(
-    "register",
-    "reads, writes and compare-and-set of single keys, at all levels",
-)];
+pub const NAMES: &[(&str, &str)] = &[
+    ("append", "transactions over several lists at once"),
+    ("audit", "changes in all domains, each in the journal once"),
+    ("bank", "object transactions that move money, and snapshots of it"),
+    ("idempotency", "one demand sent several times, done once"),
+    ("lock", "locks with a TTL and fencing tokens"),
+    (
+        "machines",
+        "registration, claims, states and addresses of machines",
+    ),
+    (
+        "register",
+        "reads, writes and compare-and-set of single keys, at all levels",
+    ),
+    ("services", "registration of services, by API and DNS"),
+    ("set", "a set that only grows"),
+    ("watch", "streams of changes, from node to node"),
+];
 
 /// The workload of this name, for a run that keeps its files in `dir`.
 ///
@@ -141,12 +165,26 @@ pub const NAMES: &[(&str, &str)] = &[(
 /// Where there is none.
 pub fn named(name: &str, _dir: &Path) -> anyhow::Result<Box<dyn Workload>> {
     Ok(match name {
+        "append" => Box::new(append::Append),
+        "audit" => Box::new(audit::Audit),
+        "bank" => Box::new(bank::Bank),
+        "idempotency" => Box::new(idempotency::Idempotency),
+        "lock" => Box::new(lock::Lock),
+        "machines" => Box::new(machines::Machines),
         "register" => Box::new(register::Register),
+        "services" => Box::new(services::Services),
+        "set" => Box::new(set::Set),
+        "watch" => Box::new(watch::Watch),
         _ => {
             let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
             anyhow::bail!("there is no workload `{name}`; there are {}", names.join(", "))
         }
     })
+}
+
+/// What a demand of a workload's own asks.
+fn asked<T: DeserializeOwned>(demand: &Demand) -> T {
+    serde_json::from_value(demand.value.clone()).expect("a workload asks in its own words")
 }
 
 /// Nothing to set up.

@@ -4,7 +4,7 @@
 //! promise less than linearizability are judged by what they promise.
 
 use super::rounds::Rounds;
-use super::{Complaints, Demand, Evidence, Script, Seat, Workload, no_setup};
+use super::{Complaints, Demand, Evidence, Script, Seat, Workload, asked, no_setup};
 use crate::client::{Answer, Client, Level};
 use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
@@ -153,8 +153,7 @@ impl Script for Registers {
         command: Uuid,
     ) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            let asked: Asked =
-                serde_json::from_value(demand.value.clone()).expect("a demand of this workload's own");
+            let asked: Asked = asked(demand);
             let path = format!("/v1/kv/{}", asked.key);
             let Some(put) = asked.put else {
                 let answer = client.get(&path, level(demand, &asked)).send().await;
@@ -172,8 +171,7 @@ impl Script for Registers {
 
     fn learn(&mut self, demand: &Demand, answer: &Answer) {
         self.newest = self.newest.max(answer.revision.unwrap_or(0));
-        let asked: Asked =
-            serde_json::from_value(demand.value.clone()).expect("a demand of this workload's own");
+        let asked: Asked = asked(demand);
         let seen = match (answer.outcome, asked.put, answer.revision) {
             (Outcome::Ok, Some(value), Some(modified)) => Some(Seen {
                 value: Some(value),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What nobody asks for before something was answered.
+const WAIT_FOR_ANSWERS: [&str; 4] = ["read-again", "renew", "write", "release"];
+
 fn seat(seed: u64, client: u64) -> Seat {
     Seat {
         seed,
@@ -36,7 +39,8 @@ fn demands_come_from_the_seed() {
         assert_ne!(once, demands(&*workload, seat(8, 3)), "{name} ignores the seed");
         let kinds: std::collections::BTreeSet<_> = once.iter().map(|demand| demand.f).collect();
         for kind in workload.kinds() {
-            assert!(kinds.contains(kind), "{name} never asks for {kind}");
+            let waits = WAIT_FOR_ANSWERS.contains(kind);
+            assert!(waits || kinds.contains(kind), "{name} never asks for {kind}");
         }
     }
 }

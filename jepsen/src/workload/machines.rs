@@ -1,0 +1,220 @@
+//! Machines are registered, claimed, let go, taken through the states of their life, and deleted, by many at once.
+//! No address, slot or hardware address is ever two machines', and no machine two owners'.
+
+use super::rounds::Rounds;
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
+use crate::client::{Answer, Client, Level};
+use crate::history::Outcome;
+use crate::verdict::Verdict;
+use futures::future::BoxFuture;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// See the module.
+pub(super) struct Machines;
+
+/// How many machines clients meet on at a time.
+const MACHINES: u64 = 4;
+/// How many racks they are put into: few, so that slots are fought for.
+const RACKS: u64 = 2;
+/// The states that a machine may be taken to, from each.
+pub(super) const TRANSITIONS: &[(&str, &[&str])] = &[
+    ("uninitialized", &["healthy", "retiring"]),
+    ("healthy", &["unhealthy", "unreachable", "updating", "retiring"]),
+    ("unhealthy", &["healthy", "unreachable", "updating", "retiring"]),
+    ("unreachable", &["healthy", "unhealthy", "updating", "retiring"]),
+    ("updating", &["uninitialized"]),
+    ("retiring", &["retired"]),
+    ("retired", &["uninitialized"]),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) serial: String,
+    /// Where a registration wants to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rack: Option<u64>,
+    /// Who claims or lets go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<u64>,
+    /// Which state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) state: Option<String>,
+}
+
+impl Workload for Machines {
+    fn name(&self) -> &'static str {
+        "machines"
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &["register", "claim", "release", "state", "delete", "read"]
+    }
+
+    fn operations_per_second(&self) -> f64 {
+        120.0
+    }
+
+    fn final_reads(&self) -> &'static [&'static str] {
+        &["/v1/machines"]
+    }
+
+    fn setup<'a>(&'a self, client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let pool = |cidr| json!({"cidr": cidr, "range_bits": 6, "mask_bits": 26, "gateway_offset": 1});
+            let plan = json!({
+                "index_offset": 3, "machines_per_rack_max": 40, "addresses_per_machine": 1,
+                "machines": pool("10.72.0.0/20"), "bmcs": pool("10.72.16.0/20"),
+            });
+            let request = client.write(Method::PUT, "/v1/address-plan", Uuid::now_v7());
+            let answer = request.json(&plan).send().await;
+            anyhow::ensure!(
+                answer.is_ok(),
+                "no address plan: {}",
+                answer.error.unwrap_or_default()
+            );
+            Ok(())
+        })
+    }
+
+    fn script(&self, seat: Seat) -> Box<dyn Script> {
+        Box::new(Inventory {
+            rng: seat.rng(),
+            rounds: Rounds::new(seat),
+            client: seat.client,
+        })
+    }
+
+    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(Vec::new())
+    }
+}
+
+struct Inventory {
+    rng: ChaCha8Rng,
+    rounds: Rounds,
+    client: u64,
+}
+
+impl Script for Inventory {
+    fn next(&mut self) -> Demand {
+        let serial = format!("m-{}-{}", self.rounds.next(), self.rng.random_range(0..MACHINES));
+        let mut asked = Asked {
+            serial,
+            rack: None,
+            owner: None,
+            state: None,
+        };
+        let f = match self.rng.random_range(0..100) {
+            0..25 => "register",
+            25..45 => "claim",
+            45..55 => "release",
+            55..75 => "state",
+            75..88 => "delete",
+            _ => "read",
+        };
+        match f {
+            "register" => asked.rack = Some(self.rng.random_range(0..RACKS)),
+            "claim" | "release" => asked.owner = Some(self.client),
+            "state" => {
+                let (state, _) = TRANSITIONS[self.rng.random_range(0..TRANSITIONS.len())];
+                asked.state = Some(state.to_owned());
+            }
+            _ => {}
+        }
+        if f == "read" {
+            Demand::read(f, json!(asked))
+        } else {
+            Demand::write(f, json!(asked))
+        }
+    }
+
+    fn invoke<'a>(
+        &'a self,
+        client: &'a mut Client,
+        demand: &'a Demand,
+        command: Uuid,
+    ) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let asked: Asked = asked(demand);
+            let path = format!("/v1/machines/{}", asked.serial);
+            match demand.f {
+                "read" => {
+                    let answer = client.get(&path, Level::Linearizable).send().await;
+                    answer.or_missing().map(|machine| {
+                        json!({
+                            "owner": machine["labels"]["owner"], "state": machine["state"],
+                            "addresses": machine["addresses"], "created": machine["created"],
+                        })
+                    })
+                }
+                "register" => {
+                    let machine = json!({"serial": asked.serial, "rack": asked.rack, "role": "worker"});
+                    let request = client.write(Method::POST, "/v1/machines", command);
+                    let answer = request.json(&json!({"machines": [machine]})).send().await;
+                    answer.map(|body| body["placements"][0].clone())
+                }
+                "state" => {
+                    let request = client.write(Method::POST, &format!("{path}/state"), command);
+                    let request = request.json(&json!({"state": asked.state, "reason": "test"}));
+                    request.send().await.map(|_| Value::Null)
+                }
+                "delete" => retire_and_delete(client, &path, command).await,
+                _ => claim_or_release(client, &path, demand.f, &asked, command).await,
+            }
+        })
+    }
+
+    fn learn(&mut self, _demand: &Demand, _answer: &Answer) {}
+}
+
+fn failed(answer: Answer, why: &str) -> Answer {
+    Answer {
+        outcome: Outcome::Fail,
+        error: Some(answer.error.unwrap_or_else(|| why.to_owned())),
+        body: Value::Null,
+        ..answer
+    }
+}
+
+/// Sets or removes the owner, on the condition that the machine is as it was when it was looked at.
+async fn claim_or_release(client: &Client, path: &str, f: &str, asked: &Asked, command: Uuid) -> Answer {
+    let seen = client.get(path, Level::Linearizable).send().await;
+    let me = format!("client-{}", asked.owner.unwrap_or_default());
+    let owner = seen.body["labels"]["owner"].as_str();
+    let (fits, change) = match f {
+        "claim" => (owner.is_none(), json!({"set": {"owner": me}})),
+        _ => (owner == Some(me.as_str()), json!({"remove": ["owner"]})),
+    };
+    let (true, Some(modified)) = (seen.is_ok() && fits, seen.body["modified"].as_u64()) else {
+        return failed(seen, "owned otherwise");
+    };
+    let request = client.write(Method::POST, &format!("{path}/labels"), command);
+    let answer = request.json(&change).if_match(modified).send().await;
+    answer.map(|_| Value::Null)
+}
+
+/// Deletes a machine that is retired already; takes any other a step towards that, which is no deletion.
+async fn retire_and_delete(client: &Client, path: &str, command: Uuid) -> Answer {
+    let seen = client.get(path, Level::Linearizable).send().await;
+    let (true, Some(modified)) = (seen.is_ok(), seen.body["modified"].as_u64()) else {
+        return failed(seen, "not there");
+    };
+    let step = match seen.body["state"].as_str() {
+        Some("retired") => {
+            let request = client.write(Method::DELETE, path, command);
+            return request.if_match(modified).send().await.map(|_| Value::Null);
+        }
+        Some("retiring") => "retired",
+        Some("updating") => "uninitialized",
+        _ => "retiring",
+    };
+    // Under a command id of its own: what the history names is the deletion.
+    let request = client.write(Method::POST, &format!("{path}/state"), Uuid::now_v7());
+    let request = request.json(&json!({"state": step, "reason": "to be deleted"}));
+    failed(request.if_match(modified).send().await, "not retired yet")
+}

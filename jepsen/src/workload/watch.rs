@@ -1,0 +1,188 @@
+//! Watchers beside writers: every client writes for a while, then follows the stream from where it last was, at
+//! another node each time.
+
+use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::client::{Answer, Client};
+use crate::verdict::Verdict;
+use futures::future::BoxFuture;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// See the module.
+pub(super) struct Watch;
+
+/// How many keys are written.
+const KEYS: u64 = 5;
+/// How many messages one watch takes at the most.
+const MESSAGES_MAX: usize = 150;
+/// How long a watch waits for a message, and goes on at the most.
+const SILENCE: Duration = Duration::from_millis(500);
+const WATCH_MAX: Duration = Duration::from_secs(2);
+
+/// What is asked: a write, or a watch of one of two streams.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Asked {
+    /// Of a write: which key becomes what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    put: Option<(u64, u64)>,
+    /// Of a watch: the position to go on after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+}
+
+/// What a watch saw.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Watched {
+    /// How far it came: the position to go on after.
+    pub(super) to: u64,
+    /// Each message with its revision and what happened to the keys of this workload.
+    pub(super) seen: Vec<(u64, String)>,
+    /// The first revision that is kept, where the node said that it had let go of what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) compacted: Option<u64>,
+}
+
+impl Workload for Watch {
+    fn name(&self) -> &'static str {
+        "watch"
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &["write", "watch-events", "watch-kv"]
+    }
+
+    fn operations_per_second(&self) -> f64 {
+        150.0
+    }
+
+    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
+        no_setup()
+    }
+
+    fn script(&self, seat: Seat) -> Box<dyn Script> {
+        Box::new(Watching {
+            rng: seat.rng(),
+            client: seat.client,
+            written: 0,
+            positions: [0, 0],
+        })
+    }
+
+    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(Vec::new())
+    }
+}
+
+struct Watching {
+    rng: ChaCha8Rng,
+    client: u64,
+    written: u64,
+    /// How far the watches of all events and of the keys have come.
+    positions: [u64; 2],
+}
+
+const STREAMS: [(&str, &str); 2] = [
+    ("watch-events", "/v1/events?area=kv&after="),
+    ("watch-kv", "/v1/kv/watch?prefix=watch/&after="),
+];
+
+fn stream(f: &str) -> Option<usize> {
+    STREAMS.iter().position(|(name, _)| *name == f)
+}
+
+impl Script for Watching {
+    fn next(&mut self) -> Demand {
+        let odds = self.rng.random_range(0..100);
+        if odds < 94 {
+            self.written += 1;
+            let value = self.client * 1_000_000 + self.written;
+            let put = Some((self.rng.random_range(0..KEYS), value));
+            return Demand::write("write", json!(Asked { put, after: None }));
+        }
+        let which = usize::from(odds < 97);
+        let after = Some(self.positions[which]);
+        Demand::read(STREAMS[which].0, json!(Asked { put: None, after }))
+    }
+
+    fn invoke<'a>(
+        &'a self,
+        client: &'a mut Client,
+        demand: &'a Demand,
+        command: Uuid,
+    ) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let Asked { put, after } = asked(demand);
+            if let Some((key, value)) = put {
+                let request = client.write(Method::PUT, &format!("/v1/kv/watch/{key}"), command);
+                let answer = request.json(&json!({"value": value.to_string()})).send().await;
+                return answer.map(|_| Value::Null);
+            }
+            let after = after.unwrap_or(0);
+            let which = stream(demand.f).expect("a demand of this workload's own");
+            let answer = follow(client, &format!("{}{after}", STREAMS[which].1), after).await;
+            // What one node began to tell, another one goes on with.
+            client.move_on();
+            answer
+        })
+    }
+
+    fn learn(&mut self, demand: &Demand, answer: &Answer) {
+        let watched = stream(demand.f).zip(serde_json::from_value::<Watched>(answer.body.clone()).ok());
+        if let Some((which, watched)) = watched {
+            self.positions[which] = watched.to;
+        }
+    }
+}
+
+/// Follows a stream for a while. One that breaks has said what it said: that counts.
+async fn follow(client: &Client, path: &str, after: u64) -> Answer {
+    let mut watched = Watched {
+        to: after,
+        ..Watched::default()
+    };
+    let mut stream = match client.stream(path).await {
+        Ok(stream) => stream,
+        Err(answer) if answer.is("compacted") => {
+            watched.compacted = answer.body["floor"].as_u64();
+            watched.to = watched.compacted.unwrap_or(1) - 1;
+            return Answer::ok(json!(watched), None);
+        }
+        Err(answer) => return answer,
+    };
+    let until = Instant::now() + WATCH_MAX;
+    while watched.seen.len() < MESSAGES_MAX && Instant::now() < until {
+        let message = match stream.next(SILENCE).await {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            Err(error) if watched.seen.is_empty() => return Answer::none(format!("{error:#}"), false),
+            Err(_) => break,
+        };
+        let Some(id) = message.id else {
+            watched.compacted = message.data["floor"].as_u64();
+            break;
+        };
+        if message.event != "progress" {
+            watched.seen.push((id, text(&message.data["events"])));
+        }
+        watched.to = id;
+    }
+    Answer::ok(json!(watched), None)
+}
+
+/// What the events of a revision did to pairs, in few words.
+pub(super) fn text(events: &Value) -> String {
+    let events = events.as_array().map_or(&[][..], Vec::as_slice);
+    let each = events.iter().map(|event| {
+        let key = event["key"].as_str().unwrap_or_default();
+        match event["value"].as_str() {
+            Some(value) => format!("{key}={value}"),
+            None => format!("{key} {}", event["event"].as_str().unwrap_or_default()),
+        }
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
