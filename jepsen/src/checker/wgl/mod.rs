@@ -1,0 +1,121 @@
+//! Linearizability, key by key: the search of Wing and Gong (1993) with the memory of Lowe (2017).
+//!
+//! It looks for an order of a key's operations that the sequential [`Model`] allows and that keeps real time: what
+//! ended before another began comes first. An operation of unknown outcome may take place at any time after it was
+//! invoked, or never. Operations that failed are left out.
+//!
+//! The search goes depth first and on a stack of its own. What it remembers of a dead end is the state and which
+//! operations were in it; of two dead ends that differ only in operations of unknown outcome, the one that used up
+//! fewer of them stands for both, because whatever follows from the other follows from it too. Operations of unknown
+//! outcome are tried last: mostly, they never took place.
+//!
+//! Limits: the problem is NP-complete, so a search ends after a budget of states, undecided.
+
+mod explain;
+pub mod register;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use super::Findings;
+use crate::history::TimeNs;
+use search::Answer;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// The states of a key that are looked at before its search gives up. A run of good histories needs about one for
+/// each operation.
+pub const BUDGET: usize = 2_000_000;
+
+/// What one key is, were there only one client.
+pub trait Model {
+    /// All that the past of a key comes to.
+    type State: Clone + Eq + Hash + Debug;
+    /// What is asked.
+    type Input: Debug;
+    /// What is answered.
+    type Output: Debug;
+
+    /// Before the first operation.
+    fn initial(&self) -> Self::State;
+
+    /// The state after `input`, if it may answer `output` in `state`. `output` is missing where the outcome is unknown;
+    /// then this is what it would do if it took place now.
+    fn step(
+        &self,
+        state: &Self::State,
+        input: &Self::Input,
+        output: Option<&Self::Output>,
+    ) -> Option<Self::State>;
+}
+
+/// An operation on one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op<K, I, O> {
+    /// Which call it is, by [`crate::history::Call::id`].
+    pub call: u64,
+    /// Whose.
+    pub process: u64,
+    /// On what.
+    pub key: K,
+    /// What was asked.
+    pub input: I,
+    /// When.
+    pub invoked_ns: TimeNs,
+    /// What became of it.
+    pub fate: Fate<O>,
+}
+
+/// An operation on a key that is what `M` says.
+pub type OpOf<M, K> = Op<K, <M as Model>::Input, <M as Model>::Output>;
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate<O> {
+    /// It took place.
+    Done {
+        /// When that was known.
+        completed_ns: TimeNs,
+        /// What was answered.
+        output: O,
+    },
+    /// It did not take place, and never will.
+    Failed,
+    /// It may have taken place, may yet, or may never.
+    Unknown,
+}
+
+/// Whether the operations on each key are linearizable, looking at no more than `budget` states a key.
+pub fn check<M, K>(model: &M, ops: &[OpOf<M, K>], budget: usize) -> Findings
+where
+    M: Model,
+    K: Ord + Debug,
+{
+    let mut keys: BTreeMap<&K, Vec<&OpOf<M, K>>> = BTreeMap::new();
+    for op in ops.iter().filter(|op| !matches!(op.fate, Fate::Failed)) {
+        keys.entry(&op.key).or_default().push(op);
+    }
+    let done = ops
+        .iter()
+        .filter(|op| matches!(op.fate, Fate::Done { .. }))
+        .count();
+    let unknown = ops.iter().filter(|op| matches!(op.fate, Fate::Unknown)).count();
+    let looked_at = format!(
+        "{done} operations on {} keys, and {unknown} of unknown outcome",
+        keys.len()
+    );
+    let mut findings = Findings::new(looked_at, done);
+    for (key, ops) in keys {
+        match search::search(model, &ops, budget) {
+            Answer::Linearizable => {}
+            Answer::Stuck(stuck) => findings
+                .violations
+                .push(explain::violation(model, key, &ops, &stuck)),
+            Answer::Exhausted => findings
+                .undecided
+                .push(format!("key {key:?}: no order found within {budget} states")),
+        }
+    }
+    findings
+}
