@@ -6,6 +6,7 @@ pub mod client;
 pub mod final_state;
 pub mod history;
 pub mod judge;
+pub mod net;
 pub mod print;
 pub mod report;
 pub mod run;
