@@ -7,7 +7,11 @@
 //! | module | judges | from |
 //! |---|---|---|
 //! | [`wgl`] | linearizability, key by key | demands and answers |
+//! | [`append`] | strict serializability of transactions on lists | demands and answers |
+//! | [`log_index`] | all domains at once | answers with revisions, and the journals of all nodes |
 
+pub mod append;
+pub mod log_index;
 #[cfg(test)]
 mod testing;
 pub mod wgl;
