@@ -111,7 +111,7 @@ impl<'a> Chart<'a> {
             self.height + 12,
             esc(heading)
         );
-        let top = self.height + 18;
+        let top = self.height + 24;
         self.height = top + height;
         top
     }

@@ -50,7 +50,15 @@ impl Lanes {
             lanes.processes[lane].push(process);
             lanes.of.insert(process, lane);
         }
-        lanes
+        lanes.in_order_of_clients()
+    }
+
+    fn in_order_of_clients(mut self) -> Lanes {
+        self.processes.sort_by_key(|processes| processes[0]);
+        for (lane, processes) in self.processes.iter().enumerate() {
+            self.of.extend(processes.iter().map(|process| (*process, lane)));
+        }
+        self
     }
 
     /// The lane of a call.
