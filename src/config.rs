@@ -146,6 +146,8 @@ pub struct Peer {
     pub election_ms: u64,
     /// How many log entries lie between two snapshots.
     pub snapshot_entries: u64,
+    /// How many log entries stay behind a snapshot, for members that lag; one that lacks more is sent the snapshot.
+    pub snapshot_keep_entries: u64,
     /// How many proposals may be under way at once.
     pub proposals_max: usize,
 }
@@ -210,6 +212,7 @@ impl Default for Peer {
             heartbeat_ms: 100,
             election_ms: 300,
             snapshot_entries: 200_000,
+            snapshot_keep_entries: 10_000,
             proposals_max: 8192,
         }
     }

@@ -185,6 +185,7 @@ fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Co
     };
     raft.snapshots = SnapshotPolicy {
         entries: config.peer.snapshot_entries,
+        keep_entries: config.peer.snapshot_keep_entries,
         ..SnapshotPolicy::default()
     };
     raft.limits.in_flight_max = config.peer.proposals_max;
