@@ -3,6 +3,7 @@
 
 pub mod checker;
 pub mod client;
+pub mod cluster;
 pub mod final_state;
 pub mod history;
 pub mod judge;
