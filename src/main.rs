@@ -3,6 +3,8 @@
 mod config;
 mod dev;
 mod http;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod serve;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -23,6 +23,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     if flags.exit_with_parent {
         exit_with_parent()?;
     }
+    #[cfg(feature = "mutants")]
+    crate::mutants::plant()?;
     let config = Config::load(&flags)?;
     tokio::select! {
         server = Server::start(config) => {

@@ -83,6 +83,30 @@ fn dependencies_point_one_way() {
     }
 }
 
+/// Planted bugs are for those who ask for them: nothing turns the feature on but a feature of the same name.
+#[test]
+fn bugs_are_planted_on_demand_only() {
+    let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let workspace: toml::Table = text.parse().expect("valid TOML");
+    for member in workspace["workspace"]["members"].as_array().expect("members") {
+        let path = root().join(member.as_str().expect("a path")).join("Cargo.toml");
+        let text = std::fs::read_to_string(&path).expect("a manifest");
+        let mut manifest: toml::Table = text.parse().expect("valid TOML");
+        if let Some(features) = manifest
+            .get_mut("features")
+            .and_then(|table| table.as_table_mut())
+        {
+            features.remove("mutants");
+        }
+        let rest = manifest.to_string();
+        assert!(
+            !rest.contains("mutants"),
+            "{} turns planted bugs on",
+            path.display()
+        );
+    }
+}
+
 #[test]
 fn engine_names_stay_in_raft() {
     for folder in ["src", "statemachine/src", "api/src", "cli/src", "appliers"] {
@@ -153,6 +177,7 @@ fn nothing_is_left_open() {
         "cli",
         "appliers",
         "bench",
+        "jepsen",
         "tests",
     ] {
         for (path, text) in sources(folder) {
@@ -186,6 +211,7 @@ fn files_stay_readable() {
         "cli",
         "appliers",
         "bench",
+        "jepsen",
         "tests",
     ] {
         for (path, text) in sources(folder) {

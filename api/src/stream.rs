@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use onward_statemachine::journal::{self, Compacted, Page, Record};
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::{Event, Revision};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -179,7 +180,12 @@ impl<L: Lens> Following<L> {
             }
         };
         let mut out = String::new();
-        for (revision, record) in records {
+        let sent_max = if mutant::on(Mutant::LostWatch) {
+            1
+        } else {
+            CHUNK_RECORDS
+        };
+        for (revision, record) in records.into_iter().take(sent_max) {
             let message = lens.message(revision, record);
             let data = serde_json::to_string(&message).expect("wire types are maps with text keys");
             write!(out, "event: {}\nid: {revision}\ndata: {data}\n\n", L::NAME)

@@ -8,6 +8,7 @@
 use crate::engine::Engine;
 use crate::peer::frame::Lane;
 use crate::peer::wire::kind;
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
 use onward_statemachine::{Fault, Revision, View, codec};
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -159,6 +160,7 @@ impl Reader for NodeReader {
         Box::pin(async move {
             match freshness {
                 Freshness::Local => {}
+                Freshness::Linearizable if mutant::on(Mutant::StaleRead) => {}
                 Freshness::AtLeast(revision) => self.0.wait_applied(revision).await?,
                 Freshness::Linearizable => {
                     let index = self.0.linearize().await?;

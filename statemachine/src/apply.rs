@@ -4,6 +4,7 @@
 use crate::codec;
 use crate::command::{Accepted, Command, Context, Envelope, Event, Outcome, Refusal, Reply, Stop};
 use crate::ids::Revision;
+use crate::mutant::{self, Mutant};
 use crate::store::{Fault, View};
 use crate::system;
 use crate::txn::Txn;
@@ -36,7 +37,9 @@ pub fn apply_envelope(txn: &mut Txn<'_>, revision: Revision, envelope: Envelope)
     replies::sweep(txn, &mut clock)?;
     system::set_clock(txn, &clock);
 
-    if let Some(outcome) = replies::find(txn, envelope.command_id)? {
+    if let Some(outcome) = replies::find(txn, envelope.command_id)?
+        && !mutant::on(Mutant::DuplicateTableOff)
+    {
         return Ok(outcome);
     }
     if let Err(refusal) = replies::check(envelope.command_id, clock.now) {
@@ -51,7 +54,12 @@ pub fn apply_envelope(txn: &mut Txn<'_>, revision: Revision, envelope: Envelope)
         actor: envelope.actor,
     };
     let outcome = match execute(txn, &ctx, &envelope.command) {
-        Ok(Accepted { events, reply }) => {
+        Ok(Accepted { mut events, reply }) => {
+            if mutant::on(Mutant::ApplyTwice)
+                && let Ok(again) = execute(txn, &ctx, &envelope.command)
+            {
+                events.extend(again.events);
+            }
             if !events.is_empty() {
                 let Context { actor, now: at, .. } = ctx;
                 let record = journal::Record {

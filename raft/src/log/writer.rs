@@ -6,6 +6,7 @@ use super::disk::Write;
 use super::watermark::{Mark, Watermark};
 use crate::fault::die;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
+use onward_statemachine::mutant::{self, Mutant};
 use openraft::storage::IOFlushed;
 use std::collections::VecDeque;
 use std::io;
@@ -180,7 +181,7 @@ struct Batch {
 impl Batch {
     /// Whether somebody waits for it to be durable.
     fn sync(&self) -> bool {
-        !self.done.is_empty()
+        !self.done.is_empty() && !mutant::on(Mutant::AckBeforeSync)
     }
 }
 
@@ -256,8 +257,10 @@ impl Work {
                     done.push(Done::Appended(callback));
                 }
                 Op::Vote(vote, voted) => {
-                    mark.vote = Some(vote);
-                    writes.push(Write::Vote(vote));
+                    if !mutant::on(Mutant::VoteNotPersisted) {
+                        mark.vote = Some(vote);
+                        writes.push(Write::Vote(vote));
+                    }
                     done.push(Done::Voted(voted));
                 }
                 Op::Truncate(last, count) => {

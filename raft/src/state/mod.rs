@@ -32,6 +32,7 @@ use crate::types::{
 };
 use database::{Batch, Standing, StateDisk};
 use futures::{FutureExt, Stream, StreamExt};
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::{Fault, Revision, Txn, View, apply, system};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
@@ -419,6 +420,16 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let state = self.0.clone();
+        if mutant::on(Mutant::PurgeBeforeSnapshot)
+            && let Some(older) = state.current_snapshot().clone()
+        {
+            let standing = state.generation().disk().standing()?;
+            let meta = Manifest::new(&standing, Vec::new()).meta()?;
+            return Ok(Snapshot {
+                meta,
+                snapshot: older,
+            });
+        }
         blocking(move || state.build_snapshot()).await?
     }
 }

@@ -15,6 +15,7 @@ use super::{Driver, DriverError, InstanceId, Order, Status};
 use nix::sys::signal::{Signal, killpg};
 use onward_statemachine::NodeId;
 use onward_statemachine::deployments::instances::Process;
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -148,6 +149,7 @@ impl ProcessDriver {
     fn start_now(&self, order: &Order) -> Result<Status, DriverError> {
         let id = &order.id;
         let handle = match self.handle(id) {
+            Some(handle) if mutant::on(Mutant::RolloutStepRepeated) => handle,
             Some(handle) if handle.pid.is_some() || handle.boot != self.boot => return Ok(self.status(id)),
             Some(handle) => {
                 // A crash came after the intention; whether before or after the start, the mark or the exit tells.

@@ -5,6 +5,7 @@ use super::types::*;
 use super::{Event, query};
 use crate::command::Stop;
 use crate::machines::ipam::{self, AddressPlan, Slots};
+use crate::mutant::{self, Mutant};
 use crate::store::{Fault, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -133,8 +134,12 @@ impl<'a> Draft<'a> {
 
     fn rack(&mut self, number: u32) -> Result<&mut Rack, Fault> {
         if !self.racks.contains_key(&number) {
+            let mut taken = query::indices(self.view, number)?;
+            if mutant::on(Mutant::IpamNotUnique) {
+                taken.clear();
+            }
             let rack = Rack {
-                taken: query::indices(self.view, number)?.into_iter().collect(),
+                taken: taken.into_iter().collect(),
                 full_below: self.slots.boot + 1,
             };
             self.racks.insert(number, rack);
@@ -204,7 +209,9 @@ impl<'a> Draft<'a> {
     }
 
     fn take_address(&mut self, spec: &Spec, address: Option<IpAddr>) -> Result<(), Stop<Refusal>> {
-        let Some(address) = address else { return Ok(()) };
+        let Some(address) = address.filter(|_| !mutant::on(Mutant::IpamNotUnique)) else {
+            return Ok(());
+        };
         let serial = spec.serial.clone();
         let stored = query::address_owner(self.view, address)?;
         // A registered machine may keep its BMC's address, but not give its BMC one of its own.

@@ -1,6 +1,7 @@
 use super::types::*;
 use crate::command::Context;
 use crate::ids::Revision;
+use crate::mutant;
 use crate::store::Fault;
 use crate::txn::Txn;
 use serde::{Deserialize, Serialize};
@@ -121,7 +122,7 @@ impl Instance {
             }
             Health::Critical => self.spec.deregister_after_ms,
         };
-        self.deadline = lasts_ms.map(|ms| ctx.now.plus(ms));
+        self.deadline = lasts_ms.map(|ms| mutant::deadline_base(ctx.now).plus(ms));
     }
 }
 
