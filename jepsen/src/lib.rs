@@ -4,6 +4,7 @@
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod disk;
 pub mod final_state;
 pub mod history;
 pub mod judge;
