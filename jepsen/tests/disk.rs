@@ -1,0 +1,265 @@
+//! A real node on a disk that fails: what it acknowledged is there whatever the disk loses, and where a disk lies the
+//! loss is seen.
+//!
+//! The binary is the one beside this program, which a build of the workspace puts there, or what `ONWARD_BINARY` names.
+
+use onward_jepsen::disk::{self, Faults, FaultyDisk, Loss};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that has to happen. It bounds a hang and measures nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+const WRITERS: usize = 8;
+
+fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("ONWARD_BINARY") {
+        return named.into();
+    }
+    let me = std::env::current_exe().expect("this program has a path");
+    let target = me.ancestors().nth(2).expect("target/debug/deps/...");
+    let built = target.join("onward");
+    assert!(
+        built.exists(),
+        "these tests run the real binary: `cargo build -p onward` first, or name one with ONWARD_BINARY"
+    );
+    built
+}
+
+/// A node that is a cluster of its own, with its data on a disk that fails.
+struct Node {
+    http: SocketAddr,
+    client: reqwest::Client,
+    child: Option<Child>,
+    disk: FaultyDisk,
+    /// Last, as the disk lies in it.
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    /// Starts one; `None`, with the reason printed, where no such disk can be mounted.
+    async fn start(seed: u64) -> Option<Node> {
+        if let Err(reason) = disk::usable() {
+            eprintln!("not tested: {reason}");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk =
+            FaultyDisk::mount(&dir.path().join("backing"), &dir.path().join("data"), seed).expect("mounts");
+        let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let [http, peer, dns, ingress] = sockets.map(|socket| socket.local_addr().expect("an address"));
+        let config = format!(
+            "node_id = 1\ndata_dir = '{}'\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n[dns]\nlisten = \
+             '{dns}'\n[ingress]\nlisten = '{ingress}'\n",
+            disk.path().display()
+        );
+        std::fs::write(dir.path().join("onward.toml"), config).expect("writes");
+        let mut node = Node {
+            dir,
+            http,
+            client: reqwest::Client::new(),
+            child: None,
+            disk,
+        };
+        node.launch();
+        node.ready().await;
+        Some(node)
+    }
+
+    fn launch(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("onward.log"))
+            .expect("a log");
+        let child = Command::new(binary())
+            .args(["serve", "--exit-with-parent", "--config"])
+            .arg(self.dir.path().join("onward.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("the node starts"));
+    }
+
+    async fn ready(&mut self) {
+        let url = format!("http://{}/readyz", self.http);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.client.get(&url).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            let ended = self
+                .child
+                .as_mut()
+                .expect("it was started")
+                .try_wait()
+                .expect("asks");
+            assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.log());
+            assert!(Instant::now() < deadline, "the node is not ready\n{}", self.log());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("onward.log")).expect("the node's log")
+    }
+
+    fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+    }
+
+    async fn restart(&mut self) {
+        self.launch();
+        self.ready().await;
+    }
+
+    async fn put(&self, key: &str) -> bool {
+        put(&self.client, self.http, key).await
+    }
+
+    /// Which of these keys are not there.
+    async fn missing(&self, keys: &BTreeSet<String>) -> Vec<String> {
+        let mut missing = Vec::new();
+        for key in keys {
+            let answer = self
+                .client
+                .get(url(self.http, key))
+                .send()
+                .await
+                .expect("answers");
+            match answer.status().as_u16() {
+                200 => {}
+                404 => missing.push(key.clone()),
+                other => panic!("{key}: {other}"),
+            }
+        }
+        missing
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn url(http: SocketAddr, key: &str) -> String {
+    format!("http://{http}/v1/kv/{key}")
+}
+
+/// Puts a key once; whether it was acknowledged.
+async fn put(client: &reqwest::Client, http: SocketAddr, key: &str) -> bool {
+    let request = client
+        .put(url(http, key))
+        .header("content-type", "application/octet-stream")
+        .timeout(Duration::from_secs(5))
+        .body(key.repeat(20));
+    request
+        .send()
+        .await
+        .is_ok_and(|answer| answer.status().is_success())
+}
+
+/// Clients that put keys of their own until they are told to stop.
+struct Writers {
+    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Writers {
+    fn start(node: &Node, round: &str) -> Writers {
+        let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let (client, http, acknowledged) = (node.client.clone(), node.http, acknowledged.clone());
+            let round = round.to_owned();
+            tasks.spawn(async move {
+                for count in 0.. {
+                    let key = format!("{round}-{writer}-{count}");
+                    if put(&client, http, &key).await {
+                        acknowledged.lock().expect("not poisoned").insert(key);
+                    } else {
+                        tokio::time::sleep(POLL).await;
+                    }
+                }
+            });
+        }
+        Writers { acknowledged, tasks }
+    }
+
+    async fn until_acknowledged(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.acknowledged.lock().expect("not poisoned").len() < count {
+            assert!(Instant::now() < deadline, "the node acknowledges too little");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn stop(mut self) -> BTreeSet<String> {
+        self.tasks.shutdown().await;
+        std::mem::take(&mut *self.acknowledged.lock().expect("not poisoned"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_power_cuts() {
+    let Some(mut node) = Node::start(1).await else {
+        return;
+    };
+    let mut acknowledged = BTreeSet::new();
+    for (round, loss) in [Loss::All, Loss::Pages, Loss::Sectors]
+        .into_iter()
+        .cycle()
+        .take(6)
+        .enumerate()
+    {
+        let writers = Writers::start(&node, &round.to_string());
+        writers.until_acknowledged(100).await;
+        node.kill();
+        acknowledged.extend(writers.stop().await);
+        node.disk.power_cut(loss).expect("cuts");
+        node.restart().await;
+        assert_eq!(
+            node.missing(&acknowledged).await,
+            [""; 0],
+            "round {round}: {loss:?}"
+        );
+    }
+    assert!(node.disk.counts().lost_bytes > 0, "{:?}", node.disk.counts());
+}
+
+/// The proof that the test above can fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lies_loses_what_was_acknowledged() {
+    let Some(mut node) = Node::start(2).await else {
+        return;
+    };
+    assert!(node.put("before").await);
+    node.disk.set(Faults {
+        lying_sync: true,
+        ..Faults::default()
+    });
+    let writers = Writers::start(&node, "lost");
+    writers.until_acknowledged(100).await;
+    node.kill();
+    let acknowledged = writers.stop().await;
+    node.disk.power_cut(Loss::All).expect("cuts");
+    node.disk.set(Faults::default());
+    node.restart().await;
+    assert_eq!(node.missing(&["before".to_owned()].into()).await, [""; 0]);
+    assert!(
+        !node.missing(&acknowledged).await.is_empty(),
+        "a lying disk lost nothing"
+    );
+    assert!(node.disk.counts().lying_syncs > 0);
+}
