@@ -3,7 +3,7 @@
 //! A new member gets an id that no node ever had, follows as a learner until it has caught up, and only then votes. A
 //! node whose data is gone comes back as a new member that replaces the old one: an id belongs to one log for ever.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Leadership};
 use crate::peer::frame::Lane;
 use crate::peer::wire::{MemberAnswer, MemberRequest, kind};
 use crate::types::PeerNode;
@@ -174,11 +174,20 @@ impl Engine {
         let mut leadership = self.watch_leadership();
         // One that has not caught up declines, and is asked again.
         for _ in 0..TRANSFER_TRIES {
+            let declined = self.peers.declined.notified();
             let transferred = self.raft.trigger().transfer_leader(to).await;
             transferred.map_err(|error| error.to_string())?;
-            let moved = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.0 != me));
-            if let Ok(Ok(_)) = tokio::time::timeout(self.timings.lease() * 2, moved).await {
-                return Ok(());
+            let elsewhere = |now: &Leadership| now.leader.as_ref().is_some_and(|leader| leader.0 != me);
+            let moved = async { leadership.wait_for(elsewhere).await.is_ok() };
+            let declined = async {
+                declined.await;
+                tokio::time::sleep(RETRY_PAUSE).await;
+            };
+            tokio::select! {
+                biased;
+                true = moved => return Ok(()),
+                () = declined => {}
+                () = tokio::time::sleep(self.timings.lease() * 2) => {}
             }
         }
         Err(format!("node {to} did not take over in time"))

@@ -24,6 +24,7 @@ use crate::types::PeerNode;
 use onward_statemachine::NodeId;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use openraft::async_runtime::watch::WatchReceiver;
+use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -316,11 +317,11 @@ impl Node {
     /// that a restart replays nothing.
     pub async fn shutdown(self) {
         self.engine.closing.cancel();
-        if self.engine.leads()
-            && let Some(heir) = self.heir()
-            && let Err(reason) = self.engine.transfer_to(heir).await
-        {
-            tracing::warn!(heir, %reason, "leadership was not handed over");
+        for heir in self.heirs() {
+            match self.engine.transfer_to(heir).await {
+                Ok(()) => break,
+                Err(reason) => tracing::warn!(heir, %reason, "leadership was not handed over"),
+            }
         }
         self.stop().await;
     }
@@ -333,16 +334,18 @@ impl Node {
         self.stop_engine().await;
     }
 
-    /// The voter that has most of the log.
-    fn heir(&self) -> Option<u64> {
+    /// On the leader, the other voters, who has most of the log first.
+    fn heirs(&self) -> Vec<u64> {
+        if !self.engine.leads() {
+            return Vec::new();
+        }
         let metrics = self.engine.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voters = self.engine.voters();
-        let known = metrics.replication.as_ref()?.iter();
-        known
-            .filter(|(id, _)| **id != self.engine.id() && voters.contains(id))
-            .max_by_key(|(_, matched)| **matched)
-            .map(|(id, _)| *id)
+        let matched = |id: &u64| metrics.replication.as_ref().and_then(|known| *known.get(id)?);
+        let mut heirs: Vec<u64> = voters.into_iter().filter(|id| *id != self.engine.id()).collect();
+        heirs.sort_by_key(|id| Reverse(matched(id)));
+        heirs
     }
 
     async fn stop_engine(&self) {

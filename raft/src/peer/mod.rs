@@ -23,6 +23,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub(crate) struct Peers {
     pub(crate) counters: Arc<Counters>,
     pub(crate) token: CancellationToken,
     pub(crate) tasks: Tasks,
+    /// Told when a peer that was asked to take over leadership did not agree to it.
+    pub(crate) declined: Notify,
     channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
 }
 
@@ -58,6 +61,7 @@ impl Peers {
             counters,
             token,
             tasks,
+            declined: Notify::new(),
             channels: Mutex::default(),
         })
     }

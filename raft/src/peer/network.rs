@@ -206,7 +206,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, Rpc> {
-        self.control(kind::TRANSFER, &req, &option).await
+        let answer = self.control(kind::TRANSFER, &req, &option).await;
+        if answer.is_err() {
+            self.peers.declined.notify_waiters();
+        }
+        answer
     }
 }
 

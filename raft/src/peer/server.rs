@@ -256,6 +256,7 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
             Ok(codec::encode(&raft.pre_vote(request).await.map_err(text)?))
         }
         kind::TRANSFER if !engine.trust.settled() => Err(NOT_CAUGHT_UP.to_owned()),
+        kind::TRANSFER if engine.closing.is_cancelled() => Err("this node is shutting down".to_owned()),
         kind::TRANSFER => {
             let request = wire::decode(&frame.body).map_err(text)?;
             let response = raft.handle_transfer_leader(request).await.map_err(text)?;
