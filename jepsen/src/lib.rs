@@ -8,6 +8,7 @@ pub mod disk;
 pub mod final_state;
 pub mod history;
 pub mod judge;
+pub mod matrix;
 pub mod net;
 pub mod print;
 pub mod report;

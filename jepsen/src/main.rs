@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use onward_jepsen::run::{self, Directory, Options, Ran};
 use onward_jepsen::verdict::{Finding, overall};
-use onward_jepsen::{judge, print, report, workload};
+use onward_jepsen::{judge, matrix, print, report, workload};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +22,7 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   onward-jepsen run --workload register --nemesis kill,partition --nodes 3 --time 30 --seed 7
   onward-jepsen run --workload bank --nodes 5 --binary target/release/onward
+  onward-jepsen matrix --smoke --dir jepsen/store/smoke
   onward-jepsen check jepsen/store/20260101T120000.000-register-kill-7
   onward-jepsen workloads";
 
@@ -46,6 +47,11 @@ enum Demand {
         /// The directory of a run, or a directory of such
         dir: PathBuf,
     },
+    /// Runs many combinations of workloads and faults, and judges them all; goes on where an earlier one broke off
+    #[command(after_help = "Examples:
+  onward-jepsen matrix --smoke --dir jepsen/store/smoke
+  onward-jepsen matrix --nightly --time 60 --dir jepsen/store/nightly --markdown matrix.md")]
+    Matrix(Box<Matrix>),
     /// Lists the workloads
     Workloads,
 }
@@ -61,8 +67,8 @@ struct Run {
     #[command(flatten)]
     cluster: Cluster,
     /// How long clients and faults go on together, in seconds
-    #[arg(long, default_value = "30", value_parser = run::seconds, value_name = "S")]
-    time: Duration,
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "S")]
+    time: u64,
     /// What everything is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -99,6 +105,44 @@ impl Cluster {
     }
 }
 
+#[derive(Debug, Args)]
+struct Matrix {
+    /// Three runs of 30 s
+    #[arg(long, required_unless_present = "nightly")]
+    smoke: bool,
+    /// Every workload under six compositions of faults, 60 s each
+    #[arg(long, conflicts_with = "smoke")]
+    nightly: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// How long each run goes on, in seconds, instead
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "S")]
+    time: Option<u64>,
+    /// What the first run is drawn from; the next ones from the numbers that follow
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Writes the table as Markdown, too
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+impl Cluster {
+    fn options(&self, seconds: u64, seed: u64) -> anyhow::Result<Options> {
+        Ok(Options {
+            workload: String::new(),
+            nemeses: Vec::new(),
+            nodes: self.nodes,
+            time: Duration::from_secs(seconds),
+            seed,
+            binary: self.binary()?,
+            dir: self.dir.clone(),
+            name: None,
+            clients: self.clients,
+            rate: self.rate,
+        })
+    }
+}
+
 impl Run {
     fn options(self) -> anyhow::Result<Options> {
         let mut nemeses = self.nemesis;
@@ -106,14 +150,30 @@ impl Run {
         Ok(Options {
             workload: self.workload,
             nemeses,
-            nodes: self.cluster.nodes,
-            time: self.time,
-            seed: self.seed,
-            binary: self.cluster.binary()?,
-            dir: self.cluster.dir,
-            clients: self.cluster.clients,
-            rate: self.cluster.rate,
+            ..self.cluster.options(self.time, self.seed)?
         })
+    }
+}
+
+impl Matrix {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let (combinations, seconds) = if self.nightly {
+            (matrix::nightly(self.seed), 60)
+        } else {
+            (matrix::smoke(self.seed), 30)
+        };
+        let base = self.cluster.options(self.time.unwrap_or(seconds), self.seed)?;
+        std::fs::create_dir_all(&base.dir)?;
+        print::matrix_head();
+        let rows = matrix::run(&base, &combinations, print::matrix_row).await?;
+        let page = report::matrix::write(&base.dir)?;
+        if let Some(path) = &self.markdown {
+            std::fs::copy(base.dir.join("matrix.md"), path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let worst = rows.iter().map(|row| row.overall).max();
+        print::matrix_end(&rows, &page);
+        Ok(exit(worst.unwrap_or(Finding::Unknown)))
     }
 }
 
@@ -134,6 +194,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             print::path(&report::write(&dir)?);
             Ok(ExitCode::SUCCESS)
         }
+        Demand::Matrix(matrix) => matrix.run().await,
         Demand::Workloads => {
             print::workloads(workload::NAMES);
             Ok(ExitCode::SUCCESS)
@@ -145,8 +206,12 @@ async fn main() -> anyhow::Result<ExitCode> {
 fn tell(ran: &Ran) -> anyhow::Result<ExitCode> {
     let page = report::write(ran.directory.path())?;
     print::verdicts(ran, &page);
-    Ok(match overall(&ran.verdicts) {
+    Ok(exit(overall(&ran.verdicts)))
+}
+
+fn exit(finding: Finding) -> ExitCode {
+    match finding {
         Finding::Pass => ExitCode::SUCCESS,
         Finding::Unknown | Finding::Fail => ExitCode::FAILURE,
-    })
+    }
 }

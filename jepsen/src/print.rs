@@ -1,8 +1,9 @@
 //! What is told to people on standard output.
 #![expect(clippy::print_stdout, reason = "what is printed is the answer of the command")]
 
+use crate::matrix::Row;
 use crate::run::Ran;
-use crate::verdict::{Verdict, overall};
+use crate::verdict::{Finding, Verdict, overall};
 use std::path::Path;
 
 /// How many lines of what is wrong are shown; all are in the files.
@@ -40,6 +41,34 @@ pub fn verdicts(ran: &Ran, page: &Path) {
 /// Where something was written.
 pub fn path(path: &Path) {
     println!("{}", path.display());
+}
+
+/// The heading of the table of a matrix.
+pub fn matrix_head() {
+    println!(
+        "{:<44}{:>8}{:>7}{:>6}{:>8}  FINDING",
+        "RUN", "OK", "FAIL", "INFO", "FAULTS"
+    );
+}
+
+/// One run of a matrix.
+pub fn matrix_row(row: &Row) {
+    let [ok, fail, info] = row.operations;
+    let faults: u64 = row.faults.values().sum();
+    println!(
+        "{:<44}{ok:>8}{fail:>7}{info:>6}{faults:>8}  {}",
+        row.run,
+        word(&row.overall)
+    );
+    for wrong in &row.wrong {
+        println!("{:<6}{wrong}", "");
+    }
+}
+
+/// What all runs of a matrix come to, and where they are.
+pub fn matrix_end(rows: &[Row], page: &Path) {
+    let passed = rows.iter().filter(|row| row.overall == Finding::Pass).count();
+    println!("\n{passed} of {} runs pass: {}", rows.len(), page.display());
 }
 
 /// The workloads, a line each.

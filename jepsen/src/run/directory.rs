@@ -1,12 +1,12 @@
 //! Where a run keeps what it leaves behind.
 
 use super::Options;
+use crate::matrix::Combination;
 use crate::verdict::Verdict;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// What `run.json` says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,16 +48,17 @@ impl Directory {
     /// # Errors
     /// Where it cannot be made.
     pub fn create(options: &Options) -> anyhow::Result<Directory> {
-        let nemeses = if options.nemeses.is_empty() {
-            "none".to_owned()
-        } else {
-            options.nemeses.join("+")
+        let combination = Combination {
+            workload: options.workload.clone(),
+            nemeses: options.nemeses.clone(),
+            seed: options.seed,
         };
-        let name = format!("{}-{nemeses}-{}", options.workload, options.seed);
         let now = chrono::Utc::now();
-        let path = options
-            .dir
-            .join(format!("{}-{name}", now.format("%Y%m%dT%H%M%S%.3f")));
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => format!("{}-{}", now.format("%Y%m%dT%H%M%S%.3f"), combination.name()),
+        };
+        let path = options.dir.join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let path = path.canonicalize()?;
         let directory = Directory(path);
@@ -176,19 +177,4 @@ fn version(binary: &Path) -> String {
     output.map_or(String::new(), |output| {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     })
-}
-
-/// Parses seconds.
-///
-/// # Errors
-/// Where they are none, or not positive.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| format!("`{text}` is no number of seconds"))?;
-    if seconds > 0.0 && seconds <= 86_400.0 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(format!("`{text}` seconds are not between 0 and a day"))
-    }
 }

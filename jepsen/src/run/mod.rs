@@ -7,7 +7,7 @@ mod directory;
 mod load;
 mod recorder;
 
-pub use directory::{Directory, RunFile, seconds};
+pub use directory::{Directory, RunFile};
 pub use recorder::{Recorder, Tally};
 
 use crate::client::{Client, Target};
@@ -47,6 +47,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// Where runs are kept, each in a directory of its own.
     pub dir: PathBuf,
+    /// What that directory is called; by the time of day where it is missing.
+    pub name: Option<String>,
     /// How many clients.
     pub clients: u64,
     /// How many operations a second; the workload's own where it is missing.
