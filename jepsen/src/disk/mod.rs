@@ -36,6 +36,8 @@ mod pages;
 mod store;
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
 
 pub use faults::{Counts, Errors, Faults, Flip, Loss, Lost};

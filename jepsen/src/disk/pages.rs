@@ -78,16 +78,17 @@ impl Unsynced {
 
     /// The whole file is on the disk, save what a failed sync has dropped.
     pub(super) fn synced(&mut self, size: u64) {
+        self.keep_cut();
         self.durable_bytes = size;
-        self.cut_to = None;
         self.pages.retain(|_, page| page.dropped);
     }
 
-    /// A write that is durable by itself (`O_DSYNC`) has reached the disk, with the size that it takes to read it.
-    pub(super) fn synced_range(&mut self, range: Range<u64>) {
+    /// A write to a file, now of `size` bytes, that is durable by itself (`O_DSYNC`) has reached the disk: its pages, and
+    /// the size that it takes to read them.
+    pub(super) fn synced_range(&mut self, range: Range<u64>, size: u64) {
         // Metadata goes with it: a cut that was not durable yet is now.
         self.keep_cut();
-        self.durable_bytes = self.durable_bytes.max(range.end);
+        self.durable_bytes = self.durable_bytes.max(size.min(range.end.next_multiple_of(PAGE)));
         for number in pages_of(range) {
             self.pages.remove(&number);
         }

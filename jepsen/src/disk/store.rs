@@ -346,7 +346,7 @@ impl Store {
         regular.unsynced.before_write(&file, offset..end)?;
         file.write_all_at(bytes, offset)?;
         if durable {
-            regular.unsynced.synced_range(offset..end);
+            regular.unsynced.synced_range(offset..end, file.metadata()?.len());
         }
         Ok(bytes.len())
     }
