@@ -9,6 +9,8 @@ pub mod final_state;
 pub mod history;
 pub mod judge;
 pub mod matrix;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod net;
 pub mod print;
 pub mod report;

@@ -52,6 +52,9 @@ enum Demand {
   onward-jepsen matrix --smoke --dir jepsen/store/smoke
   onward-jepsen matrix --nightly --time 60 --dir jepsen/store/nightly --markdown matrix.md")]
     Matrix(Box<Matrix>),
+    /// Plants bugs in the nodes, one by one, and hunts for each
+    #[cfg(feature = "mutants")]
+    Mutants(onward_jepsen::mutants::Options),
     /// Lists the workloads
     Workloads,
 }
@@ -179,6 +182,8 @@ impl Matrix {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "mutants")]
+    onward_jepsen::mutants::plant()?;
     match Cli::parse().command {
         Demand::Run(run) => {
             let ran = run::run(&run.options()?).await?;
@@ -195,6 +200,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Demand::Matrix(matrix) => matrix.run().await,
+        #[cfg(feature = "mutants")]
+        Demand::Mutants(options) => {
+            print::hunt_head();
+            let all = options.hunt(print::hunted)?;
+            Ok(ExitCode::from(u8::from(!all)))
+        }
         Demand::Workloads => {
             print::workloads(workload::NAMES);
             Ok(ExitCode::SUCCESS)

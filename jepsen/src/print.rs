@@ -71,6 +71,32 @@ pub fn matrix_end(rows: &[Row], page: &Path) {
     println!("\n{passed} of {} runs pass: {}", rows.len(), page.display());
 }
 
+/// The head of the table of planted bugs.
+#[cfg(feature = "mutants")]
+pub fn hunt_head() {
+    println!(
+        "| planted bug | hunted by | found by | allowed | took | seed | what it said |\n|---|---|---|---|---|---|---|"
+    );
+}
+
+/// A planted bug, as a row.
+#[cfg(feature = "mutants")]
+pub fn hunted(hunted: &crate::mutants::Hunted) {
+    let hunt = hunted.hunt;
+    let (found, seed, said) = match &hunted.caught {
+        Some(catch) => (catch.check.as_str(), catch.seed.to_string(), catch.said.as_str()),
+        None => ("**nobody**", "–".to_owned(), ""),
+    };
+    println!(
+        "| {} | `{}` | {found} | {} s | {} s | {seed} | {} |",
+        hunt.mutant.name(),
+        hunt.how(),
+        hunt.within.as_secs(),
+        hunted.took.as_secs(),
+        said.replace('|', "\\|")
+    );
+}
+
 /// The workloads, a line each.
 pub fn workloads(names: &[(&str, &str)]) {
     for (name, about) in names {
