@@ -1,7 +1,8 @@
 //! `onward-jepsen`: runs a workload under faults and judges what came of it.
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use onward_jepsen::net::Isolation;
 use onward_jepsen::run::{self, Directory, Options, Ran};
 use onward_jepsen::verdict::{Finding, overall};
 use onward_jepsen::{judge, matrix, print, report, workload};
@@ -91,9 +92,42 @@ struct Cluster {
     /// The binary under test; the `onward` beside this program without it
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// The binary that nodes are upgraded to and back from, for the nemesis `rolling`
+    #[arg(long, value_name = "BINARY")]
+    other_binary: Option<PathBuf>,
+    /// How nodes are kept apart; the best that this machine allows without it
+    #[arg(long)]
+    isolation: Option<Apart>,
     /// Where runs are kept
     #[arg(long, default_value = "jepsen/store")]
     dir: PathBuf,
+}
+
+/// As [`Isolation`], for the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Apart {
+    /// Each in a network namespace of its own; takes root
+    Namespaces,
+    /// All on loopback; some faults cannot be made
+    Loopback,
+}
+
+impl Cluster {
+    fn isolation(&self) -> Isolation {
+        match self.isolation {
+            Some(Apart::Namespaces) => Isolation::Namespaces,
+            Some(Apart::Loopback) => Isolation::Loopback,
+            None => {
+                let (isolation, obstacle) = Isolation::best();
+                if let Some(obstacle) = obstacle {
+                    eprintln!(
+                        "nodes share one network, and faults that need their own are not made: {obstacle}"
+                    );
+                }
+                isolation
+            }
+        }
+    }
 }
 
 impl Cluster {
@@ -138,6 +172,8 @@ impl Cluster {
             time: Duration::from_secs(seconds),
             seed,
             binary: self.binary()?,
+            other_binary: self.other_binary.clone(),
+            isolation: self.isolation(),
             dir: self.dir.clone(),
             name: None,
             clients: self.clients,

@@ -9,6 +9,7 @@ mod stream;
 
 pub use stream::{Message, Stream};
 
+use crate::cluster::Node;
 use crate::history::Outcome;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -32,6 +33,17 @@ pub struct Target {
     pub dns: SocketAddr,
     /// Where its ingress is.
     pub ingress: SocketAddr,
+}
+
+impl From<&Node> for Target {
+    fn from(node: &Node) -> Self {
+        Target {
+            id: node.id,
+            http: node.http.clone(),
+            dns: node.dns,
+            ingress: node.ingress,
+        }
+    }
 }
 
 /// How fresh a read must be.

@@ -2,7 +2,6 @@
 //!
 //! Whatever goes wrong with the harness itself ends in a verdict of its own kind, never in a pass.
 
-mod dev;
 mod directory;
 mod load;
 mod recorder;
@@ -11,9 +10,11 @@ pub use directory::{Directory, RunFile};
 pub use recorder::{Recorder, Tally};
 
 use crate::client::{Client, Target};
+use crate::cluster::{self, Cluster, Fittings};
 use crate::final_state::{Finals, HARNESS, PAIRS};
 use crate::history::StageName;
 use crate::judge;
+use crate::net::Isolation;
 use crate::verdict::Verdict;
 use crate::workload::{self, Workload};
 use anyhow::{Context, ensure};
@@ -45,6 +46,10 @@ pub struct Options {
     pub seed: u64,
     /// The binary under test.
     pub binary: PathBuf,
+    /// The one that nodes are upgraded to and back from, where that is among the nemeses.
+    pub other_binary: Option<PathBuf>,
+    /// How nodes are kept apart.
+    pub isolation: Isolation,
     /// Where runs are kept, each in a directory of its own.
     pub dir: PathBuf,
     /// What that directory is called; by the time of day where it is missing.
@@ -81,8 +86,16 @@ pub async fn run(options: &Options) -> anyhow::Result<Ran> {
 
 async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workload>) -> anyhow::Result<()> {
     let recorder = Arc::new(Recorder::create(directory.path())?);
-    let cluster = dev::Cluster::start(&options.binary, options.nodes, &directory.nodes()).await?;
-    let nodes = Arc::clone(&cluster.nodes);
+    let cluster = Cluster::start(cluster::Options {
+        binary: options.binary.clone(),
+        other_binary: options.other_binary.clone(),
+        nodes: options.nodes,
+        dir: directory.nodes(),
+        isolation: options.isolation,
+        fittings: Fittings::default(),
+    })
+    .await?;
+    let nodes: Arc<[Target]> = cluster.nodes().iter().map(Target::from).collect();
     let (phases, phase) = watch::channel(Phase::Roam);
     let load = Load {
         rate: options.rate.unwrap_or(workload.operations_per_second()),
@@ -107,10 +120,9 @@ async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workl
         recorder.stage(StageName::End);
     }
     let finished = recorder.finish();
-    let stopped = cluster.stop().await;
+    drop(cluster);
     finals?.save(directory.path())?;
-    finished?;
-    stopped
+    finished
 }
 
 /// Everything that clients take part in.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub(super) struct Lock;
 
 /// How many locks there are.
-const LOCKS: u64 = 3;
+const LOCKS: u64 = 4;
 /// How long a holder may be silent: the shortest that there is.
 pub(super) const TTL_MS: u64 = 1000;
 /// How long after that the lock is free.
@@ -44,7 +44,7 @@ impl Workload for Lock {
     }
 
     fn operations_per_second(&self) -> f64 {
-        60.0
+        120.0
     }
 
     fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
