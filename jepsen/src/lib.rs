@@ -11,6 +11,7 @@ pub mod judge;
 pub mod matrix;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod nemesis;
 pub mod net;
 pub mod print;
 pub mod report;

@@ -2,6 +2,7 @@
 //! time. Monotonic clocks stay honest.
 
 use anyhow::{Context, ensure};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +21,16 @@ impl Default for Skew {
         Skew {
             ahead_ms: 0,
             rate: 1.0,
+        }
+    }
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ahead_ms != 0 {
+            write!(f, "{:+} ms", self.ahead_ms)
+        } else {
+            write!(f, "speed x{}", self.rate)
         }
     }
 }

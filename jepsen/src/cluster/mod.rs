@@ -477,6 +477,31 @@ impl Cluster {
         self.ask.succeeds(&self.node(id).http, "/healthz").await
     }
 
+    /// Takes back what can be done to a cluster: the network is whole, clocks are right, everybody runs the binary under
+    /// test and goes on.
+    ///
+    /// # Errors
+    /// Where something could not be taken back.
+    pub async fn heal(&self) -> anyhow::Result<()> {
+        self.network.heal().await?;
+        for id in self.ids() {
+            if self.options.fittings.clocks {
+                self.set_clock(id, Skew::default()).await?;
+            }
+            let replaced = self.slot(id).await.build != Build::Tested;
+            self.set_build(id, Build::Tested).await;
+            if !self.is_up(id).await? {
+                self.start_node(id).await?;
+            } else if replaced {
+                self.stop_node(id).await?;
+                self.start_node(id).await?;
+            } else {
+                self.resume(id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until every node serves: it knows a leader and applies entries.
     ///
     /// # Errors
@@ -512,6 +537,11 @@ impl Drop for Cluster {
 
 fn place_of(id: u64) -> usize {
     usize::try_from(id - 1).expect("a handful of nodes")
+}
+
+/// Why clocks cannot be set here, if they cannot.
+pub fn clocks_obstacle() -> Option<String> {
+    clock::library().err().map(|error| format!("{error:#}"))
 }
 
 /// The end of a node's log.

@@ -1,0 +1,205 @@
+//! Carries a plan out: each strike at its time, each taken back at its time, and everything at the end.
+
+use super::Kind;
+use super::plan::{Plan, Strike};
+use super::strike::{Came, Ongoing};
+use super::target::minority;
+use crate::cluster::{Cluster, last_words};
+use crate::history::Edge;
+use crate::run::Recorder;
+use anyhow::ensure;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often clocks flicker, and fallen nodes are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// How long nodes may take to come back once everything is healed.
+const HEAL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What came of a campaign.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Faults that could not be made or taken back: the harness failed.
+    pub failures: Vec<String>,
+    /// Strikes that found nothing to strike, or had no effect: they did not happen, and nobody is to blame.
+    pub missed: Vec<String>,
+    /// Processes that ended without a fault that explains it, with their last words: the system failed.
+    pub fallen: Vec<String>,
+}
+
+/// One plan under way on one cluster.
+pub struct Campaign<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) recorder: &'a Recorder,
+    ongoing: Vec<(Instant, Strike, Ongoing)>,
+    /// Nodes whose disks are lost or damaged, and not made good yet.
+    pub(super) losses: BTreeSet<u64>,
+    outcome: Outcome,
+}
+
+impl<'a> Campaign<'a> {
+    /// A campaign on `cluster` that writes down what it does in `recorder`.
+    pub fn new(cluster: &'a Cluster, recorder: &'a Recorder) -> Self {
+        Campaign {
+            cluster,
+            recorder,
+            ongoing: Vec::new(),
+            losses: BTreeSet::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// What came of it so far.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Carries out the whole plan. It can be dropped at any moment; [`Campaign::heal_all`] takes back what is left.
+    pub async fn run(&mut self, plan: &Plan) {
+        let began = Instant::now();
+        for strike in &plan.strikes {
+            let at = began + strike.at;
+            self.idle_until(at).await;
+            let struck = self.strike(strike).await;
+            self.note(strike, struck, began);
+        }
+        while let Some(next) = self.next_end() {
+            self.idle_until(next).await;
+        }
+    }
+
+    fn next_end(&self) -> Option<Instant> {
+        self.ongoing.iter().map(|(end, ..)| *end).min()
+    }
+
+    fn note(&mut self, strike: &Strike, came: anyhow::Result<Came>, began: Instant) {
+        let (kind, fault) = (strike.fault.kind(), strike.fault);
+        match came {
+            Ok(Came::Struck(ongoing)) => self.ongoing.push((began + strike.until, strike.clone(), ongoing)),
+            Ok(Came::Missed(why)) => self.miss(strike, &why),
+            Err(error) => self.outcome.failures.push(format!("{kind}: {fault}: {error:#}")),
+        }
+    }
+
+    /// Waits, while what is over is taken back, clocks flicker, and nodes that fell are started again.
+    async fn idle_until(&mut self, until: Instant) {
+        loop {
+            self.end_due(Instant::now()).await;
+            for (.., ongoing) in &mut self.ongoing {
+                if let Err(error) = ongoing.tick(self.cluster).await {
+                    self.outcome.failures.push(format!("{error:#}"));
+                }
+            }
+            self.raise_fallen().await;
+            let now = Instant::now();
+            if now >= until {
+                return;
+            }
+            tokio::time::sleep(TICK.min(until - now)).await;
+        }
+    }
+
+    /// Takes back what is over.
+    async fn end_due(&mut self, now: Instant) {
+        let (due, rest) = std::mem::take(&mut self.ongoing)
+            .into_iter()
+            .partition(|(end, ..)| *end <= now);
+        self.ongoing = rest;
+        for (_, strike, ongoing) in due {
+            if let Err(error) = self.end(&strike, ongoing).await {
+                let Strike { fault, .. } = strike;
+                let failure = format!("{}: {fault} could not be taken back: {error:#}", fault.kind());
+                self.outcome.failures.push(failure);
+            }
+        }
+    }
+
+    /// Writes down a fault as it begins, ends, or strikes.
+    pub(super) fn record(&self, strike: &Strike, edge: Edge, what: impl Into<String>, nodes: &[u64]) {
+        self.record_as(strike.fault.kind(), edge, what, nodes);
+    }
+
+    /// Writes down a fault under the name of another kind.
+    pub(super) fn record_as(&self, kind: Kind, edge: Edge, what: impl Into<String>, nodes: &[u64]) {
+        self.recorder.fault(kind.name(), edge, what, nodes.to_vec());
+    }
+
+    /// A strike came to nothing.
+    pub(super) fn miss(&mut self, strike: &Strike, why: &str) {
+        let fault = strike.fault;
+        self.outcome
+            .missed
+            .push(format!("{}: {fault}: {why}", fault.kind()));
+    }
+
+    /// Nodes whose processes ended by themselves are found, blamed where no fault explains it, and started again.
+    async fn raise_fallen(&mut self) {
+        let fallen = match self.cluster.fallen().await {
+            Ok(fallen) => fallen,
+            Err(error) => return self.outcome.failures.push(format!("{error:#}")),
+        };
+        for id in fallen {
+            let words = last_words(self.cluster.node(id));
+            if !self.losses.contains(&id) {
+                self.outcome
+                    .fallen
+                    .push(format!("node {id} ended by itself:\n{words}"));
+            }
+            if let Err(error) = self.cluster.start_node(id).await {
+                self.outcome
+                    .failures
+                    .push(format!("node {id} could not be started: {error:#}"));
+            }
+        }
+    }
+
+    /// Whether one more disk may be lost.
+    pub(super) async fn may_lose_disk(&mut self) -> bool {
+        self.settle_losses().await;
+        self.losses.len() < minority(self.cluster.nodes().len())
+    }
+
+    async fn settle_losses(&mut self) {
+        for id in self.losses.clone() {
+            if self.cluster.is_settled(id).await {
+                self.losses.remove(&id);
+            }
+        }
+    }
+
+    /// Takes everything back, whatever is under way, and waits until every process answers and every lost disk is made
+    /// good.
+    ///
+    /// # Errors
+    /// Where that does not come about in time.
+    pub async fn heal_all(&mut self) -> anyhow::Result<()> {
+        for (_, strike, ongoing) in std::mem::take(&mut self.ongoing) {
+            self.end(&strike, ongoing).await?;
+        }
+        self.cluster.heal().await?;
+        let deadline = Instant::now() + HEAL_PATIENCE;
+        for id in self.cluster.ids() {
+            while !self.cluster.answers(id).await {
+                self.raise_fallen().await;
+                let words = || last_words(self.cluster.node(id));
+                ensure!(
+                    Instant::now() < deadline,
+                    "node {id} does not come back:\n{}",
+                    words()
+                );
+                tokio::time::sleep(TICK).await;
+            }
+        }
+        while !self.losses.is_empty() {
+            self.settle_losses().await;
+            ensure!(
+                Instant::now() < deadline,
+                "the members in the place of nodes {:?} do not settle",
+                self.losses
+            );
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(())
+    }
+}
