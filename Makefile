@@ -36,6 +36,8 @@ shellcheck:
 .PHONY: clippy
 clippy:
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
+	$(cargo) clippy --package onward --package onward-jepsen --features onward/mutants,onward-jepsen/mutants --all-targets \
+		--locked -- -D warnings
 
 .PHONY: doc
 doc: # Crate docs link to private modules, which are documented too.
@@ -68,6 +70,21 @@ bench: ## Durable writes beside etcd where it is installed, restart, idle; into 
 	@$(cargo) build --release --locked --package onward --package onward-bench
 	@. scripts/env; "$$target/release/onward-bench" --onward "$$target/release/onward" \
 		--write docs/benchmarks.md $(if $(QUICK),--quick)
+
+.PHONY: jepsen
+jepsen: ## Fault testing, the part that CI runs: three runs under faults, 200 seeds of the simulator.
+	@scripts/install-deps test
+	@scripts/jepsen smoke
+
+.PHONY: jepsen-nightly
+jepsen-nightly: ## Every workload under every composition of faults, 10,000 seeds: hours.
+	@scripts/install-deps test
+	@scripts/jepsen nightly
+
+.PHONY: mutants
+mutants: ## Plants bugs, one by one, and shows which check finds each.
+	@scripts/install-deps test
+	@scripts/mutants
 
 .PHONY: install-deps
 install-deps: ## Packages and Rust, where they are missing. Says what and why.
