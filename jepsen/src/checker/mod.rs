@@ -9,11 +9,21 @@
 //! | [`wgl`] | linearizability, key by key | demands and answers |
 //! | [`append`] | strict serializability of transactions on lists | demands and answers |
 //! | [`log_index`] | all domains at once | answers with revisions, and the journals of all nodes |
+//! | [`watch`] | streams: each change once, in order, without a gap | what watchers were sent |
+//! | [`set`], [`bank`], [`ledger`] | nothing lost, made up or done twice | looks, snapshots, effects |
+//! | [`idempotency`] | one command, one answer | demands that were sent again |
+//! | [`lease`] | TTLs never early, fencing tokens that rise | renewals, expiries, grants |
 
 pub mod append;
+pub mod bank;
+pub mod idempotency;
+pub mod lease;
+pub mod ledger;
 pub mod log_index;
+pub mod set;
 #[cfg(test)]
 mod testing;
+pub mod watch;
 pub mod wgl;
 
 use crate::verdict::{Finding, Kind, Verdict};
