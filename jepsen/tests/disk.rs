@@ -3,11 +3,11 @@
 //!
 //! The binary is the one beside this program, which a build of the workspace puts there, or what `ONWARD_BINARY` names.
 
-use onward_jepsen::disk::{self, Faults, FaultyDisk, Loss};
+use onward_jepsen::disk::{self, Errors, Faults, FaultyDisk, Loss};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const WRITERS: usize = 8;
+/// Bytes of a value.
+const SMALL: usize = 200;
+const LARGE: usize = 100_000;
 
 fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("ONWARD_BINARY") {
@@ -116,13 +119,27 @@ impl Node {
         child.wait().expect("ends");
     }
 
+    /// Waits until it ends by itself.
+    async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let child = self.child.as_mut().expect("it was started");
+            if let Some(status) = child.try_wait().expect("asks") {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node goes on\n{}", self.log());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     async fn restart(&mut self) {
         self.launch();
         self.ready().await;
     }
 
     async fn put(&self, key: &str) -> bool {
-        put(&self.client, self.http, key).await
+        put(&self.client, self.http, key, SMALL).await
     }
 
     /// Which of these keys are not there.
@@ -158,12 +175,12 @@ fn url(http: SocketAddr, key: &str) -> String {
 }
 
 /// Puts a key once; whether it was acknowledged.
-async fn put(client: &reqwest::Client, http: SocketAddr, key: &str) -> bool {
+async fn put(client: &reqwest::Client, http: SocketAddr, key: &str, bytes: usize) -> bool {
     let request = client
         .put(url(http, key))
         .header("content-type", "application/octet-stream")
         .timeout(Duration::from_secs(5))
-        .body(key.repeat(20));
+        .body(vec![b'x'; bytes]);
     request
         .send()
         .await
@@ -177,7 +194,7 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(node: &Node, round: &str) -> Writers {
+    fn start(node: &Node, round: &str, bytes: usize) -> Writers {
         let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..WRITERS {
@@ -186,7 +203,7 @@ impl Writers {
             tasks.spawn(async move {
                 for count in 0.. {
                     let key = format!("{round}-{writer}-{count}");
-                    if put(&client, http, &key).await {
+                    if put(&client, http, &key, bytes).await {
                         acknowledged.lock().expect("not poisoned").insert(key);
                     } else {
                         tokio::time::sleep(POLL).await;
@@ -223,7 +240,7 @@ async fn what_was_acknowledged_survives_power_cuts() {
         .take(6)
         .enumerate()
     {
-        let writers = Writers::start(&node, &round.to_string());
+        let writers = Writers::start(&node, &round.to_string(), SMALL);
         writers.until_acknowledged(100).await;
         node.kill();
         acknowledged.extend(writers.stop().await);
@@ -249,7 +266,7 @@ async fn a_disk_that_lies_loses_what_was_acknowledged() {
         lying_sync: true,
         ..Faults::default()
     });
-    let writers = Writers::start(&node, "lost");
+    let writers = Writers::start(&node, "lost", SMALL);
     writers.until_acknowledged(100).await;
     node.kill();
     let acknowledged = writers.stop().await;
@@ -262,4 +279,75 @@ async fn a_disk_that_lies_loses_what_was_acknowledged() {
         "a lying disk lost nothing"
     );
     assert!(node.disk.counts().lying_syncs > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_the_node_and_takes_nothing() {
+    let Some(mut node) = Node::start(3).await else {
+        return;
+    };
+    node.disk.set(Faults {
+        space_left: Some(16 << 20),
+        ..Faults::default()
+    });
+    let writers = Writers::start(&node, "full", LARGE);
+    let status = node.ended().await;
+    let acknowledged = writers.stop().await;
+    assert!(!status.success() && !acknowledged.is_empty(), "{status:?}");
+    assert!(node.disk.counts().full > 0);
+    let said = node.log();
+    assert!(
+        said.contains("this node cannot go on") && said.contains("the disk is full: free"),
+        "{said}"
+    );
+
+    node.disk.set(Faults {
+        space_left: Some(0),
+        ..Faults::default()
+    });
+    node.launch();
+    let again = node.ended().await;
+    let said_again = node.log().split_off(said.len());
+    assert!(
+        !again.success() && said_again.contains("the disk is full: free"),
+        "{said_again}"
+    );
+
+    node.disk.power_cut(Loss::All).expect("cuts");
+    node.disk.set(Faults::default());
+    node.restart().await;
+    assert_eq!(node.missing(&acknowledged).await, [""; 0]);
+    assert!(node.put("after").await, "it takes writes again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_sync_stops_the_node_and_takes_nothing() {
+    let Some(mut node) = Node::start(4).await else {
+        return;
+    };
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..3 {
+        let writers = Writers::start(&node, &round.to_string(), SMALL);
+        writers.until_acknowledged(50).await;
+        node.disk.set(Faults {
+            sync_errors: Errors::Next(1),
+            ..Faults::default()
+        });
+        let status = node.ended().await;
+        acknowledged.extend(writers.stop().await);
+        let said = node.log();
+        assert!(
+            !status.success() && said.contains("the disk failed: look into"),
+            "{said}"
+        );
+        // What the sync dropped is read back from the disk, or lost in a power cut at once.
+        if round == 1 {
+            node.disk.power_cut(Loss::All).expect("cuts");
+        } else {
+            node.disk.evict_dropped().expect("evicts");
+        }
+        node.restart().await;
+        assert_eq!(node.missing(&acknowledged).await, [""; 0], "round {round}");
+    }
+    assert_eq!(node.disk.counts().failed_syncs, 3);
 }

@@ -3,6 +3,7 @@
 use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
+use crate::fault::hint;
 use crate::files::Lock;
 use crate::host::Host;
 use crate::identity;
@@ -41,7 +42,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The directory cannot be created or written.
-    #[error("data directory {path} cannot be written: {error}", path = .path.display())]
+    #[error("data directory {path} cannot be written: {error}{hint}", path = .path.display(), hint = hint(.error))]
     Unwritable {
         /// Which.
         path: PathBuf,
@@ -131,7 +132,7 @@ pub enum StartError {
         address: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {error}", path = .path.display())]
+    #[error("{path}: {error}{hint}", path = .path.display(), hint = hint(.error))]
     Io {
         /// Which.
         path: PathBuf,
