@@ -13,9 +13,12 @@
 //! | [`set`], [`bank`], [`ledger`] | nothing lost, made up or done twice | looks, snapshots, effects |
 //! | [`idempotency`] | one command, one answer | demands that were sent again |
 //! | [`lease`] | TTLs never early, fencing tokens that rise | renewals, expiries, grants |
+//!
+//! [`edn`] writes a history down for checkers elsewhere.
 
 pub mod append;
 pub mod bank;
+pub mod edn;
 pub mod idempotency;
 pub mod lease;
 pub mod ledger;
