@@ -84,7 +84,7 @@ pub const HUNTS: &[Hunt] = &[
     run(Mutant::TtlByWallClock, "lock", &[], &["replicas"]),
     run(Mutant::LostWatch, "watch", &[], &["watch"]),
     run(Mutant::IpamNotUnique, "machines", &[], &["machines", "log-index"]),
-    run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["deploy"]),
+    run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["effects"]),
 ];
 
 /// The checks of the simulator.

@@ -6,6 +6,7 @@
 mod append;
 mod audit;
 mod bank;
+mod deploy;
 mod idempotency;
 mod lock;
 mod machines;
@@ -144,6 +145,10 @@ pub const NAMES: &[(&str, &str)] = &[
     ("append", "transactions over several lists at once"),
     ("audit", "changes in all domains, each in the journal once"),
     ("bank", "object transactions that move money, and snapshots of it"),
+    (
+        "deploy",
+        "apps deployed, rolled back and restarted onto real processes",
+    ),
     ("idempotency", "one demand sent several times, done once"),
     ("lock", "locks with a TTL and fencing tokens"),
     (
@@ -163,11 +168,12 @@ pub const NAMES: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Where there is none.
-pub fn named(name: &str, _dir: &Path) -> anyhow::Result<Box<dyn Workload>> {
+pub fn named(name: &str, dir: &Path) -> anyhow::Result<Box<dyn Workload>> {
     Ok(match name {
         "append" => Box::new(append::Append),
         "audit" => Box::new(audit::Audit),
         "bank" => Box::new(bank::Bank),
+        "deploy" => Box::new(deploy::Deploy::new(dir)),
         "idempotency" => Box::new(idempotency::Idempotency),
         "lock" => Box::new(lock::Lock),
         "machines" => Box::new(machines::Machines),
