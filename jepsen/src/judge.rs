@@ -1,5 +1,7 @@
 //! What a run shows, from the files that it left: the workload's own verdicts, and those that hold for every workload.
 
+use crate::checker::log_index;
+use crate::claims;
 use crate::final_state::Finals;
 use crate::history::{self, Call, Edge, Fault, Outcome, Record, StageName, TimeNs};
 use crate::run::{Directory, RunFile};
@@ -46,6 +48,7 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
         return Ok(verdicts);
     }
     verdicts.push(finals.replicas());
+    verdicts.push(log_index(&run.workload, &calls, &finals));
     verdicts.extend(workload.judge(&Evidence {
         calls: &calls,
         finals: &finals,
@@ -56,6 +59,20 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
     verdicts.push(operations(&calls, &*workload));
     verdicts.extend(injected(&run, &faults));
     Ok(verdicts)
+}
+
+/// What clients were told, against the journals of all nodes.
+fn log_index(workload: &str, calls: &[Call], finals: &Finals) -> Verdict {
+    let claims: Vec<_> = calls
+        .iter()
+        .filter_map(|call| claims::of(workload, call))
+        .collect();
+    let journals: Vec<_> = finals
+        .nodes
+        .iter()
+        .map(|node| (node.id, &node.journal[..]))
+        .collect();
+    log_index::check(&claims, &journals).verdict("log-index")
 }
 
 /// Whether the harness did its work: it came to the end, and its clients were served.

@@ -2,6 +2,7 @@
 //! asked and what they were told, and checkers that judge it afterwards.
 
 pub mod checker;
+pub mod claims;
 pub mod client;
 pub mod cluster;
 pub mod disk;

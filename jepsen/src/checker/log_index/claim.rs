@@ -73,6 +73,8 @@ pub enum Demand {
     KvDelete(Keys, u64),
     /// `POST /v1/objects/transactions`: the body, and the tid that was answered.
     ObjectsCommit(Value, String),
+    /// `POST /v1/machines/{serial}/state`: the machine, and the state that it is to be taken to.
+    MachineState(String, String),
 }
 
 /// Keys that a deletion names.

@@ -259,6 +259,27 @@ fn rules_of_services() {
     };
     assert_eq!(judge(&answer(true), &journal).finding(), Finding::Pass);
     assert_eq!(kinds(&answer(false), &journal), ["wrong-answer"]);
+    // A part of the answer is judged as far as it goes.
+    let part = |part: Value| {
+        [read(
+            0,
+            (0, 1),
+            1,
+            Query::Instance("s".to_owned(), "i".to_owned()),
+            part,
+        )]
+    };
+    assert_eq!(
+        judge(&part(json!({"spec": {"port": 80}})), &journal).finding(),
+        Finding::Pass
+    );
+    for wrong in [
+        json!({"spec": {"port": 81}}),
+        json!({"spec": {"tag": "a"}}),
+        Value::Null,
+    ] {
+        assert_eq!(kinds(&part(wrong), &journal), ["wrong-answer"]);
+    }
 }
 
 #[test]
@@ -306,7 +327,23 @@ fn rules_of_machines() {
         registered("B", 1, "10.0.0.1"),
     ];
     assert_eq!(rules(&life), [""; 0]);
-    assert_eq!(rules(&[one, deleted]), ["machine-life"]);
+    assert_eq!(rules(&[one.clone(), deleted]), ["machine-life"]);
+
+    let journal = [
+        entry(1, vec![one]),
+        entry(2, vec![changed("A", "uninitialized", "healthy")]),
+    ];
+    let taken = |revision, to: &str| {
+        let mut claim = wrote(0, (0, 1), revision, vec![]);
+        if let Said::Wrote { answer, .. } = &mut claim.said {
+            *answer = Some(Demand::MachineState("A".to_owned(), to.to_owned()));
+        }
+        [claim]
+    };
+    assert_eq!(judge(&taken(2, "healthy"), &journal).finding(), Finding::Pass);
+    assert_eq!(judge(&taken(3, "healthy"), &journal).finding(), Finding::Pass);
+    assert_eq!(kinds(&taken(3, "unhealthy"), &journal), ["wrong-answer"]);
+    assert_eq!(kinds(&taken(3, "retired"), &journal), ["wrong-answer"]);
 }
 
 #[test]

@@ -83,13 +83,10 @@ fn wrote(
         report("wrong-command", summary);
         return;
     }
+    let mut without = Vec::new();
     for (node, entries) in &journals.nodes {
         let Some(entry) = entries.get(&revision) else {
-            if !events.is_empty() {
-                let summary =
-                    format!("call {call} was told revision {revision}, which node {node} does not have");
-                report("lost-write", summary);
-            }
+            without.push(*node);
             continue;
         };
         if entry.command_id != command {
@@ -103,6 +100,11 @@ fn wrote(
                 format!("call {call} at revision {revision}, on node {node}: there is no {missing}");
             report("wrong-effect", summary);
         }
+    }
+    if !events.is_empty() && !without.is_empty() {
+        let summary =
+            format!("call {call} was told revision {revision}, which nodes {without:?} do not have");
+        report("lost-write", summary);
     }
 }
 

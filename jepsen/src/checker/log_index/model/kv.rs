@@ -1,7 +1,7 @@
 //! Key-value pairs.
 
 use super::super::Keys;
-use super::super::writes::includes;
+use super::super::answers::agrees;
 use super::{Moment, Verdict, text};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
@@ -127,7 +127,7 @@ impl Pairs {
             }
         }
         let expected = json!({"succeeded": succeeded, "results": results});
-        let answer = if includes(answer, &expected) {
+        let answer = if agrees(answer, &expected) {
             Ok(())
         } else {
             Err(format!("it was answered {answer}, not {expected}"))
@@ -141,10 +141,15 @@ impl Pairs {
             None => self.0.get(key).map_or(Value::Null, |pair| pair.json(None)),
             Some(None) => Value::Null,
             Some(Some(value)) => {
-                let mut json = value.clone();
-                // Its revision is only being made.
-                json["modified"] = 0.into();
-                json
+                let stored = self.0.get(key);
+                let pair = Pair {
+                    value: value.clone(),
+                    created: stored.map_or(0, |pair| pair.created),
+                    // Its revision is only being made.
+                    modified: 0,
+                    version: stored.map_or(0, |pair| pair.version) + 1,
+                };
+                pair.json(None)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Machines. No two have an address, a slot or a hardware address in common, and each goes through its life in order.
 
-use super::{Broken, Moment, number, text};
+use super::{Broken, Moment, Verdict, number, text};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -93,6 +93,22 @@ impl Machines {
         self.machines.insert(serial, machine);
     }
 
+    /// A machine that is to be in a state: where it is there already, nothing happens.
+    pub(super) fn take_to(&self, serial: &str, to: &str) -> Verdict {
+        let from = self.get(serial)["state"].clone();
+        let (mut answer, mut events) = (Ok(()), Vec::new());
+        if from != to {
+            if !may_become(from.as_str().unwrap_or_default()).contains(&to) {
+                answer = Err(format!("{serial} was taken from {from} to {to}"));
+            }
+            let changed = json!({
+                "area": "machines", "event": "state_changed", "serial": serial, "from": from, "to": to,
+            });
+            events.push(changed);
+        }
+        Verdict { answer, events }
+    }
+
     pub(super) fn get(&self, serial: &str) -> Value {
         self.machines.get(serial).cloned().unwrap_or_default()
     }
@@ -105,7 +121,7 @@ impl Machines {
 fn registered(moment: Moment<'_>, event: &Value) -> Value {
     let mut machine = json!({
         "state": "uninitialized",
-        "status": {"since": moment.at, "from": null, "by": moment.actor},
+        "status": {"since": moment.at, "from": null, "reason": "registered", "by": moment.actor},
         "registered_at": moment.at,
         "generation": 1,
         "created": moment.revision,

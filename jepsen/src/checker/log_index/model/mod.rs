@@ -96,6 +96,7 @@ impl World {
             Demand::KvTxn(body, answer) => self.kv.txn(body, answer),
             Demand::KvDelete(keys, count) => self.kv.delete(keys, *count),
             Demand::ObjectsCommit(body, tid) => self.objects.commit(body, tid),
+            Demand::MachineState(serial, to) => self.machines.take_to(serial, to),
         }
     }
 }
