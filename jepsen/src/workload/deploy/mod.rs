@@ -164,12 +164,12 @@ impl Script for Deploying {
             version: None,
         };
         match self.rng.random_range(0..100) {
-            0..10 => {
+            0..9 => {
                 asked.version = Some(self.rng.random_range(0..VERSIONS));
                 Demand::write("deploy", json!(asked))
             }
-            10..20 => Demand::write("rollback", json!(asked)),
-            20..30 => Demand::write("restart", json!(asked)),
+            9..27 => Demand::write("rollback", json!(asked)),
+            27..45 => Demand::write("restart", json!(asked)),
             _ => Demand::read("read", json!(asked)),
         }
     }
