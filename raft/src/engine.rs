@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::config::{Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
+use crate::fault::die;
 use crate::identity::Identity;
 use crate::log::LogStore;
 use crate::peer::Peers;
@@ -12,6 +13,7 @@ use crate::state::{State, StateStore};
 use crate::trust::Trust;
 use crate::types::{PeerNode, TypeConfig};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::raft::AppendEntriesRequest;
 use std::io;
 use std::sync::Arc;
@@ -202,8 +204,17 @@ impl Engine {
             }
             match self.token().run_until_cancelled(metrics.changed()).await {
                 Some(Ok(())) => {}
-                _ => return,
+                Some(Err(_)) => return self.stop_with_raft().await,
+                None => return,
             }
+        }
+    }
+
+    /// A node whose consensus broke down must not go on answering as if it had one.
+    async fn stop_with_raft(&self) {
+        match self.raft.is_initialized().await {
+            Ok(_) | Err(Fatal::Stopped) => {}
+            Err(fatal) => die("consensus", fatal),
         }
     }
 

@@ -562,8 +562,11 @@ async fn a_cluster_forms_once_all_initial_members_were_there() {
     let first = site.start(0).await;
     let third = site.start(2).await;
     write(&third, "a", "1").await;
-    for node in [first, second, third] {
-        assert_eq!(read(&node, "a").await.as_deref(), Some("1"));
+    let nodes = [first, second, third];
+    for node in &nodes {
+        assert_eq!(read(node, "a").await.as_deref(), Some("1"));
+    }
+    for node in nodes {
         node.abandon().await;
     }
 }

@@ -396,7 +396,9 @@ impl RaftStateMachine<TypeConfig> for StateStore {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> io::Result<()> {
         let state = self.state.clone();
-        blocking(move || state.install(&snapshot)).await??;
+        if let Err(error) = blocking(move || state.install(&snapshot)).await? {
+            die("installing a snapshot", error);
+        }
         self.standing = self.state.generation().disk().standing()?;
         Ok(())
     }
@@ -430,6 +432,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
                 snapshot: older,
             });
         }
-        blocking(move || state.build_snapshot()).await?
+        let built = blocking(move || state.build_snapshot()).await?;
+        Ok(built.unwrap_or_else(|error| die("building a snapshot", error)))
     }
 }

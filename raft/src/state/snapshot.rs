@@ -1,7 +1,8 @@
 //! Snapshots on disk: `snap/<index>-<term>/`, a checkpoint of the state database with a manifest of its files.
 //!
 //! A snapshot comes to be under a temporary name (`building-*`, `incoming-*`), is synced file by file, and only then
-//! renamed: a directory with a final name is whole. What a crash leaves under a temporary name is deleted at start.
+//! renamed; before it is deleted it loses that name again (`retired-*`): a directory with a final name is whole. What a
+//! crash leaves under a temporary name is deleted at start.
 
 use super::database::{Standing, decode_membership, encode_membership};
 use crate::files::{File, Files, Open};
@@ -106,6 +107,16 @@ impl SnapshotDir {
         })
     }
 
+    /// Takes the final name away first, durably: what a crash leaves of a directory that is being deleted is not whole.
+    fn delete(&self) -> io::Result<()> {
+        let root = self.path.parent().unwrap_or(&self.path);
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let doomed = root.join(format!("retired-{name}"));
+        self.files.rename(&self.path, &doomed)?;
+        self.files.sync_dir(root)?;
+        self.files.remove_dir(&doomed)
+    }
+
     /// Deletes the directory once nobody uses it.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
@@ -121,7 +132,7 @@ impl fmt::Debug for SnapshotDir {
 impl Drop for SnapshotDir {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Acquire)
-            && let Err(error) = self.files.remove_dir(&self.path)
+            && let Err(error) = self.delete()
         {
             tracing::warn!(path = %self.path.display(), %error, "an old snapshot could not be deleted");
         }
