@@ -17,5 +17,7 @@ pub mod net;
 pub mod print;
 pub mod report;
 pub mod run;
+#[cfg(feature = "simulation")]
+pub mod sim;
 pub mod verdict;
 pub mod workload;

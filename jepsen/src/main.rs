@@ -56,6 +56,12 @@ enum Demand {
     /// Plants bugs in the nodes, one by one, and hunts for each
     #[cfg(feature = "mutants")]
     Mutants(onward_jepsen::mutants::Options),
+    /// Runs whole sites in simulated time, each from one seed
+    #[cfg(feature = "simulation")]
+    #[command(after_help = "Examples:
+  onward-jepsen sim --seeds 1000
+  onward-jepsen sim --seed 7 --trace sim-7.trace")]
+    Sim(onward_jepsen::sim::Options),
     /// Lists the workloads
     Workloads,
 }
@@ -242,6 +248,8 @@ async fn main() -> anyhow::Result<ExitCode> {
             let all = options.hunt(print::hunted)?;
             Ok(ExitCode::from(u8::from(!all)))
         }
+        #[cfg(feature = "simulation")]
+        Demand::Sim(options) => options.run(),
         Demand::Workloads => {
             print::workloads(workload::NAMES);
             Ok(ExitCode::SUCCESS)

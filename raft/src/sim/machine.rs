@@ -14,9 +14,6 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The time at which every simulation begins, in ms since 1970.
-const EPOCH_MS: u64 = 1_800_000_000_000;
-
 pub(crate) struct MachineState {
     pub(crate) world: World,
     pub(crate) id: u64,
@@ -28,7 +25,7 @@ pub(crate) struct MachineState {
 impl MachineState {
     /// What its clock shows.
     pub(crate) fn now(&self) -> Millis {
-        let right = EPOCH_MS + self.world.elapsed().as_millis() as u64;
+        let right = self.world.now_ms();
         Millis(right.saturating_add_signed(self.clock_offset_ms.load(Relaxed)))
     }
 
@@ -122,6 +119,20 @@ impl Machine {
     pub fn kill(&self) {
         if let Some(process) = &*self.0.process() {
             process.end("killed");
+        }
+    }
+
+    /// Stops the process where it is, as SIGSTOP does: its connections stay, time goes on.
+    pub fn pause(&self) {
+        if let Some(process) = &*self.0.process() {
+            process.stop(true);
+        }
+    }
+
+    /// Lets a stopped process go on.
+    pub fn resume(&self) {
+        if let Some(process) = &*self.0.process() {
+            process.stop(false);
         }
     }
 

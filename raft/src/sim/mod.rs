@@ -10,6 +10,7 @@
 //! which they came ([`watch`]); no hash map is iterated. `docs/decisions/0004-simulator.md` says what else was thought of.
 
 mod files;
+mod logs;
 mod machine;
 mod net;
 pub(crate) mod process;

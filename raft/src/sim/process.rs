@@ -7,8 +7,8 @@ use super::machine::MachineState;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 tokio::task_local! {
@@ -23,6 +23,8 @@ pub(crate) struct Process {
     pub(crate) machine: Arc<MachineState>,
     ended: CancellationToken,
     cause: Mutex<Option<String>>,
+    /// While it is stopped: the tasks that have become ready since.
+    stopped: Mutex<Option<Vec<Waker>>>,
 }
 
 impl Process {
@@ -31,6 +33,7 @@ impl Process {
             machine,
             ended: CancellationToken::new(),
             cause: Mutex::default(),
+            stopped: Mutex::default(),
         })
     }
 
@@ -48,6 +51,24 @@ impl Process {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Stops all its tasks where they are, or lets them go on.
+    pub(crate) fn stop(&self, stop: bool) {
+        let mut stopped = self.stopped();
+        match (stop, &*stopped) {
+            (true, None) => *stopped = Some(Vec::new()),
+            (false, Some(_)) => {
+                let ready = stopped.take();
+                drop(stopped);
+                ready.into_iter().flatten().for_each(Waker::wake);
+            }
+            _ => {}
+        }
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, Option<Vec<Waker>>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends it, unless it has ended.
     pub(crate) fn end(&self, cause: impl Into<String>) {
         if !self.has_ended() {
@@ -58,6 +79,7 @@ impl Process {
                 .note(|| format!("n{} the process ends: {cause}", machine.id));
             *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
             self.ended.cancel();
+            self.stop(false);
         }
     }
 }
@@ -118,6 +140,18 @@ impl<F: Future> Future for Within<F> {
             let future = this.future.take();
             PROCESS.sync_scope(this.process.clone(), || drop(future));
             return Poll::Ready(None);
+        }
+        if let Some(ready) = this.process.stopped().as_mut() {
+            ready.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        let world = &this.process.machine.world;
+        if world.spins() && !this.process.has_ended() {
+            world.complain(format!(
+                "n{} is busy without an end while no time passes",
+                this.process.machine.id
+            ));
+            this.process.end("busy without an end");
         }
         let Some(future) = this.future.as_mut() else {
             return Poll::Ready(None);

@@ -1,5 +1,6 @@
 //! What all machines of a simulation share: chance, time, the network, and what was noted.
 
+use super::logs::Logs;
 use super::machine::Machine;
 use super::net::Network;
 use rand::SeedableRng;
@@ -7,6 +8,9 @@ use rand::rngs::ChaCha8Rng;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// The time at which every simulation begins, in ms since 1970.
+const EPOCH_MS: u64 = 1_800_000_000_000;
 
 /// A simulated site. Clones share it.
 #[derive(Clone)]
@@ -17,8 +21,19 @@ struct Shared {
     began: Instant,
     trace: Mutex<Option<Vec<String>>>,
     complaints: Mutex<Vec<String>>,
+    pulse: Mutex<Pulse>,
     network: Network,
 }
+
+/// Whether time goes on.
+#[derive(Default)]
+struct Pulse {
+    polls: u64,
+    at: Duration,
+}
+
+/// So many polls of tasks while no time passes are a loop that does not end.
+const POLLS_MAX: u64 = 200_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,17 +50,20 @@ impl World {
             .start_paused(true)
             .build()
             .expect("a runtime of one thread takes nothing that can be lacking");
+        let logs = traced.then(|| tracing::subscriber::set_default(Logs));
         let result = runtime.block_on(async {
             let world = World(Arc::new(Shared {
                 random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
                 began: Instant::now(),
                 trace: Mutex::new(traced.then(Vec::new)),
                 complaints: Mutex::default(),
+                pulse: Mutex::default(),
                 network: Network::default(),
             }));
             body(world).await
         });
         drop(runtime);
+        drop(logs);
         result
     }
 
@@ -57,6 +75,11 @@ impl World {
     /// How long it has been going on.
     pub fn elapsed(&self) -> Duration {
         self.0.began.elapsed()
+    }
+
+    /// What a clock shows that is right, in ms since 1970.
+    pub fn now_ms(&self) -> u64 {
+        EPOCH_MS + self.elapsed().as_millis() as u64
     }
 
     /// Notes something in the trace, if there is one.
@@ -81,6 +104,19 @@ impl World {
     /// What happened that must not.
     pub fn complaints(&self) -> Vec<String> {
         lock(&self.0.complaints).clone()
+    }
+
+    /// Counts a poll of a task; says whether tasks are polled over and over while no time passes.
+    pub(crate) fn spins(&self) -> bool {
+        let mut pulse = lock(&self.0.pulse);
+        pulse.polls += 1;
+        if pulse.polls.is_multiple_of(1024) {
+            let now = self.elapsed();
+            if now != pulse.at {
+                *pulse = Pulse { polls: 0, at: now };
+            }
+        }
+        pulse.polls > POLLS_MAX
     }
 
     pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {

@@ -1,15 +1,14 @@
 //! What holds for any commands in any order: the promises that replication rests on.
 //!
-//! A case mixes commands made up from bytes (`generate.rs`, for every area) with those of the golden scripts, whose
+//! A case mixes commands made up from bytes (`testing::generate`, for every area) with those of the golden scripts, whose
 //! order leads to states that chance would not find.
 
-mod generate;
 #[path = "../scripts/notation.rs"]
 mod notation;
 
 use onward_statemachine::{
     Actor, Command, CommandId, Envelope, MemoryStore, Millis, Outcome, Refusal, Revision, Txn, apply, check,
-    codec, hash, journal, keys, system,
+    codec, hash, journal, keys, system, testing::generate,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};

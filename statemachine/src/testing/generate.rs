@@ -5,7 +5,7 @@
 //! depends on the name of its field; [`TEXTS`] and [`NUMBERS`] keep them few, so that commands meet in what they name.
 //! Nothing here lists areas or commands: one that is added is generated.
 
-use onward_statemachine::Command;
+use crate::Command;
 use serde::Deserialize;
 use serde::de::value::{Error, StrDeserializer, U32Deserializer};
 use serde::de::{

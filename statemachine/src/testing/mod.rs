@@ -2,6 +2,10 @@
 //! and everything is deterministic. Built only with the feature `testing`.
 //!
 //! Never in a product build: it has no log, no durability and no peers.
+//!
+//! Beside it, commands out of bytes: [`generate`].
+
+pub mod generate;
 
 use crate::apply::{ENVELOPE_BYTES_MAX, apply_envelope};
 use crate::command::{Envelope, Outcome};

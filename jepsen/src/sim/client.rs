@@ -1,0 +1,356 @@
+//! Clients of a simulation: what they ask, of whom, and how often again.
+
+use super::site::{Seat, Site, lock};
+use super::swarm::chance;
+use onward_raft::sim::World;
+use onward_statemachine::ports::{Freshness, Proposal, ProposeError, ReadError};
+use onward_statemachine::services::{catalog, kv};
+use onward_statemachine::testing::generate;
+use onward_statemachine::{Actor, Command, CommandId, Outcome, Revision, system};
+use rand::rngs::ChaCha8Rng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The most often that a command is proposed.
+const TRIES: usize = 5;
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    Command { id: CommandId, command: Command },
+    Read { key: kv::Key, freshness: Freshness },
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(super) enum Fate {
+    /// It may have been done, or may yet be.
+    Unknown(String),
+    /// It was certainly not done, and never will be.
+    Nothing(String),
+    Answered(Outcome),
+    /// The revision of the state that was read, and what was there.
+    Read(Revision, Option<kv::Pair>),
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub(super) struct Op {
+    pub(super) process: u64,
+    pub(super) node: u64,
+    pub(super) invoked_ns: u64,
+    pub(super) ended_ns: u64,
+    pub(super) asked: Asked,
+    pub(super) fate: Fate,
+}
+
+/// What all clients share.
+#[derive(Default)]
+pub(super) struct Ledger {
+    ops: Mutex<Vec<Op>>,
+    processes: Mutex<u64>,
+    stop: AtomicBool,
+}
+
+impl Ledger {
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    pub(super) fn take(&self) -> Vec<Op> {
+        std::mem::take(&mut lock(&self.ops))
+    }
+
+    fn new_process(&self) -> u64 {
+        let mut processes = lock(&self.processes);
+        *processes += 1;
+        *processes
+    }
+}
+
+/// A client.
+pub(super) struct Client {
+    site: Arc<Site>,
+    ledger: Arc<Ledger>,
+    rng: ChaCha8Rng,
+    process: u64,
+    written: u64,
+    /// The newest revision that it was told of.
+    newest: Revision,
+}
+
+impl Client {
+    pub(super) fn new(site: Arc<Site>, ledger: Arc<Ledger>, number: u64) -> Self {
+        Client {
+            rng: chance(site.plan.seed, 100 + number),
+            process: ledger.new_process(),
+            site,
+            ledger,
+            written: 0,
+            newest: Revision(0),
+        }
+    }
+
+    /// Asks one thing after the other until it is stopped.
+    pub(super) async fn run(mut self) {
+        while !self.ledger.stop.load(Relaxed) {
+            let think = self.rng.random_range(Duration::ZERO..=self.site.plan.think_max);
+            tokio::time::sleep(think).await;
+            let Some(seat) = self.pick() else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            if self.rng.random_range(0..100) < self.site.plan.reads {
+                self.read(&seat).await;
+            } else {
+                let command = self.command(&seat).await;
+                self.propose(&seat, command).await;
+            }
+        }
+    }
+
+    fn pick(&mut self) -> Option<Arc<Seat>> {
+        let running = self.site.running();
+        running.choose(&mut self.rng).map(|(seat, _)| seat.clone())
+    }
+
+    fn key(&mut self) -> kv::Key {
+        let key = self.rng.random_range(0..self.site.plan.keys);
+        kv::Key(format!("r/{key}").into_bytes())
+    }
+
+    /// A value that nobody else writes.
+    fn value(&mut self) -> Vec<u8> {
+        self.written += 1;
+        let mut value = format!("{}.{}", self.process, self.written).into_bytes();
+        if self.rng.random_ratio(1, 50) {
+            value.resize(3_000, b' ');
+        }
+        value
+    }
+
+    async fn command(&mut self, seat: &Arc<Seat>) -> Command {
+        if self.rng.random_range(0..100) < self.site.plan.any_area {
+            return self.any_command(seat).await;
+        }
+        let (key, value) = (self.key(), self.value());
+        match self.rng.random_range(0..10) {
+            0..6 => Command::Kv(kv::Command::Put {
+                key,
+                value,
+                expect: None,
+            }),
+            6..9 => {
+                let known = self.look(seat, &key).await;
+                Command::Kv(kv::Command::Put {
+                    key,
+                    value,
+                    expect: Some(known),
+                })
+            }
+            _ => {
+                let puts = [key, self.key()].map(|key| {
+                    let value = self.value();
+                    Command::Kv(kv::Command::Put {
+                        key,
+                        value,
+                        expect: None,
+                    })
+                });
+                Command::Batch(puts.to_vec())
+            }
+        }
+    }
+
+    /// The revision of the last change of `key`, as far as this node has it.
+    async fn look(&self, seat: &Seat, key: &kv::Key) -> Revision {
+        let Some(ports) = seat.ports() else {
+            return Revision(0);
+        };
+        let look = async { ports.reader.read(|view| kv::get(view, key)) };
+        let pair = seat.machine.run(look).await.flatten();
+        pair.map_or(Revision(0), |pair| pair.modified)
+    }
+
+    /// A command of any area, made up from chance, or the expiry of what is due.
+    async fn any_command(&mut self, seat: &Arc<Seat>) -> Command {
+        if self.rng.random_ratio(1, 8)
+            && let Some(ports) = seat.ports()
+        {
+            let look = async {
+                ports.reader.read(|view| {
+                    let now = system::clock(view)?.now;
+                    catalog::due(view, now, None, 10)
+                })
+            };
+            if let Some(due) = seat.machine.run(look).await.filter(|due| !due.is_empty()) {
+                return Command::Catalog(catalog::Command::Expire { due });
+            }
+        }
+        loop {
+            let mut bytes = [0; 40];
+            self.rng.fill_bytes(&mut bytes);
+            match generate::command(&bytes) {
+                // The machinery's own commands are proposed by the machinery.
+                None | Some(Command::System(_)) => {}
+                Some(command) => return command,
+            }
+        }
+    }
+
+    async fn propose(&mut self, first: &Arc<Seat>, command: Command) {
+        let id = command_id(&self.site.world, &mut self.rng);
+        let mut op = Op {
+            process: self.process,
+            node: first.machine.id(),
+            invoked_ns: self.site.now_ns(),
+            ended_ns: 0,
+            asked: Asked::Command {
+                id,
+                command: command.clone(),
+            },
+            fate: Fate::Unknown("never asked".to_owned()),
+        };
+        let proposal = Proposal {
+            command_id: Some(id),
+            actor: Actor::new("client"),
+            command,
+        };
+        let mut seat = first.clone();
+        let mut unsure = false;
+        for _ in 0..TRIES {
+            match self.try_once(&seat, &proposal).await {
+                Ok(outcome) => {
+                    op.fate = Fate::Answered(outcome);
+                    break;
+                }
+                Err((reason, maybe_done)) => {
+                    unsure |= maybe_done;
+                    op.fate = if unsure {
+                        Fate::Unknown(reason)
+                    } else {
+                        Fate::Nothing(reason)
+                    };
+                }
+            }
+            if self.rng.random_bool(0.3) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if let Some(other) = self.pick() {
+                seat = other;
+            }
+        }
+        self.end(op);
+        self.ask_again(&proposal).await;
+    }
+
+    /// One try: its outcome, or why there is none and whether it may have been done all the same.
+    async fn try_once(&self, seat: &Seat, proposal: &Proposal) -> Result<Outcome, (String, bool)> {
+        let ports = seat
+            .ports()
+            .ok_or_else(|| ("the node is down".to_owned(), false))?;
+        let deadline_ms = u64::try_from(self.site.plan.deadline.as_millis()).unwrap_or(u64::MAX);
+        let asked = ports.proposer.propose(proposal.clone(), deadline_ms);
+        match seat.machine.run(asked).await {
+            None => Err(("the node ended".to_owned(), true)),
+            Some(Ok(outcome)) => Ok(outcome),
+            Some(Err(error)) => {
+                if let ProposeError::Poisonous(_) = &error {
+                    self.site.complain(format!("{error}: {:?}", proposal.command));
+                }
+                let maybe_done = matches!(error, ProposeError::Unknown(_));
+                Err((error.to_string(), maybe_done))
+            }
+        }
+    }
+
+    /// Now and then asks for the same again elsewhere: the answer is the same.
+    async fn ask_again(&mut self, proposal: &Proposal) {
+        let first = match lock(&self.ledger.ops).last() {
+            Some(Op {
+                asked: Asked::Command { id, .. },
+                fate: Fate::Answered(outcome),
+                ..
+            }) if Some(*id) == proposal.command_id => outcome.clone(),
+            _ => return,
+        };
+        if !self.rng.random_ratio(1, 10) {
+            return;
+        }
+        if let Some(seat) = self.pick()
+            && let Ok(again) = self.try_once(&seat, proposal).await
+            && again != first
+        {
+            let what = format!(
+                "{:?} was answered {first:?}, and then {again:?}",
+                proposal.command
+            );
+            self.site.complain(what);
+        }
+    }
+
+    async fn read(&mut self, seat: &Arc<Seat>) {
+        let Some(ports) = seat.ports() else { return };
+        let key = self.key();
+        let freshness = match self.rng.random_range(0..10) {
+            0..7 => Freshness::Linearizable,
+            7..9 => Freshness::AtLeast(self.newest),
+            _ => Freshness::Local,
+        };
+        let mut op = Op {
+            process: self.process,
+            node: seat.machine.id(),
+            invoked_ns: self.site.now_ns(),
+            ended_ns: 0,
+            asked: Asked::Read {
+                key: key.clone(),
+                freshness,
+            },
+            fate: Fate::Nothing("the node ended".to_owned()),
+        };
+        let read = async {
+            ports.reader.barrier(freshness).await?;
+            Ok::<_, ReadError>(
+                ports
+                    .reader
+                    .read(|view| Ok((system::clock(view)?.revision, kv::get(view, &key)?))),
+            )
+        };
+        match seat.machine.run(read).await {
+            Some(Ok((revision, pair))) => op.fate = Fate::Read(revision, pair),
+            Some(Err(error)) => op.fate = Fate::Nothing(error.to_string()),
+            None => {}
+        }
+        self.end(op);
+    }
+
+    fn end(&mut self, mut op: Op) {
+        op.ended_ns = self.site.now_ns();
+        match &op.fate {
+            Fate::Answered(outcome) => self.newest = self.newest.max(outcome.revision()),
+            Fate::Read(revision, _) => self.newest = self.newest.max(*revision),
+            Fate::Unknown(_) => self.process = self.ledger.new_process(),
+            Fate::Nothing(_) => {}
+        }
+        self.site.world.note(|| {
+            let Op {
+                process, node, asked, ..
+            } = &op;
+            format!("client {process} at n{node}: {asked:?}: {:?}", op.fate)
+        });
+        lock(&self.ledger.ops).push(op);
+    }
+}
+
+/// A fresh command id, as a client with a right clock makes it.
+pub(super) fn command_id(world: &World, rng: &mut ChaCha8Rng) -> CommandId {
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(world.now_ms(), &random);
+    CommandId(id.into_uuid())
+}
