@@ -15,6 +15,7 @@ mod process;
 pub use ask::{Member, Status};
 pub use clock::Skew;
 
+use crate::disk::{self, Faults, FaultyDisk};
 use crate::net::{Isolation, Network};
 use anyhow::{Context, bail, ensure};
 use ask::Ask;
@@ -24,6 +25,7 @@ use futures::future::join_all;
 use process::{Order, Process};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -59,6 +61,8 @@ pub struct Fittings {
     pub clocks: bool,
     /// The log is compacted all the time, so that whoever lags needs a snapshot.
     pub snapshots: bool,
+    /// Disks lose, tear, fail, fill and flip: see [`Cluster::disk`]. What a fault leaves open is drawn from this seed.
+    pub disks: Option<u64>,
 }
 
 /// A place in the cluster.
@@ -103,6 +107,7 @@ struct Slot {
     membership: Membership,
     build: Build,
     clock: Option<Clock>,
+    disk: Option<Arc<FaultyDisk>>,
 }
 
 impl Cluster {
@@ -113,6 +118,7 @@ impl Cluster {
     /// error.
     pub async fn start(options: Options) -> anyhow::Result<Cluster> {
         leftovers::end_orphans();
+        disk::unmount_stale(Path::new("/"))?;
         let Fittings { proxies, clocks, .. } = options.fittings;
         let faketime = clocks.then(clock::library).transpose()?;
         std::fs::create_dir_all(&options.dir)
@@ -140,10 +146,13 @@ impl Cluster {
 
     fn lay_out(&mut self, id: u64) -> anyhow::Result<()> {
         let dir = self.options.dir.join(id.to_string());
-        std::fs::create_dir_all(dir.join("data"))
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        let data = dir.join("data");
+        std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", dir.display()))?;
         let addresses = self.network.addresses(id);
         let clock = self.faketime.as_ref().map(|_| Clock::make(&dir)).transpose()?;
+        let seed = self.options.fittings.disks;
+        let disk = seed.map(|seed| FaultyDisk::mount(&dir.join("disk"), &data, seed.wrapping_add(id)));
+        let disk = disk.transpose()?.map(Arc::new);
         self.nodes.push(Node {
             id,
             http: format!("http://{}", addresses.http),
@@ -157,6 +166,7 @@ impl Cluster {
             membership: Membership::Initial,
             build: Build::Tested,
             clock,
+            disk,
         }));
         Ok(())
     }
@@ -387,6 +397,15 @@ impl Cluster {
         clock.ahead_ms(library)
     }
 
+    /// The disk of a node.
+    ///
+    /// # Errors
+    /// Where nodes are not fitted with disks.
+    pub async fn disk(&self, id: u64) -> anyhow::Result<Arc<FaultyDisk>> {
+        let disk = self.slot(id).await.disk.clone();
+        disk.context("disks do not fail: nodes are not fitted for it")
+    }
+
     /// Wipes a node that does not run, and starts it as a new member in the place of the one that it was.
     ///
     /// # Errors
@@ -399,9 +418,10 @@ impl Cluster {
         let through = self.through(id).await?;
         let data = self.node(id).dir.join("data");
         leftovers::end(&data);
-        std::fs::remove_dir_all(&data)
-            .and_then(|()| std::fs::create_dir(&data))
-            .with_context(|| format!("cannot wipe {}", data.display()))?;
+        if let Ok(disk) = self.disk(id).await {
+            disk.set(Faults::default());
+        }
+        wipe(&data).with_context(|| format!("cannot wipe {}", data.display()))?;
         {
             let mut slot = self.slot(id).await;
             slot.membership = Membership::Joins {
@@ -488,6 +508,9 @@ impl Cluster {
             if self.options.fittings.clocks {
                 self.set_clock(id, Skew::default()).await?;
             }
+            if let Ok(disk) = self.disk(id).await {
+                disk.set(Faults::default());
+            }
             let replaced = self.slot(id).await.build != Build::Tested;
             self.set_build(id, Build::Tested).await;
             if !self.is_up(id).await? {
@@ -537,6 +560,19 @@ impl Drop for Cluster {
 
 fn place_of(id: u64) -> usize {
     usize::try_from(id - 1).expect("a handful of nodes")
+}
+
+/// Removes what is in a directory, which may be a mount.
+fn wipe(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Why clocks cannot be set here, if they cannot.

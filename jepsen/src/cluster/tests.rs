@@ -37,7 +37,7 @@ pub(crate) async fn cluster(
     isolation: Isolation,
     nodes: u64,
     fittings: Fittings,
-) -> Option<(Cluster, tempfile::TempDir)> {
+) -> Option<(tempfile::TempDir, Cluster)> {
     let (best, obstacle) = Isolation::best();
     if isolation == Isolation::Namespaces && best != isolation {
         eprintln!("skipped: {}", obstacle.unwrap_or_default());
@@ -49,6 +49,12 @@ pub(crate) async fn cluster(
         eprintln!("skipped: {error}");
         return None;
     }
+    if fittings.disks.is_some()
+        && let Err(reason) = disk::usable()
+    {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = Options {
         binary: binary(),
@@ -58,7 +64,7 @@ pub(crate) async fn cluster(
         isolation,
         fittings,
     };
-    Some((Cluster::start(options).await.expect("starts"), dir))
+    Some((dir, Cluster::start(options).await.expect("starts")))
 }
 
 /// A node that does not lead.
@@ -102,14 +108,14 @@ async fn kill_pause_stop_and_start(cluster: &Cluster) {
 
 #[tokio::test]
 async fn nodes_in_namespaces_are_killed_paused_stopped_and_started() {
-    if let Some((cluster, _dir)) = cluster(Isolation::Namespaces, 3, Fittings::default()).await {
+    if let Some((_dir, cluster)) = cluster(Isolation::Namespaces, 3, Fittings::default()).await {
         kill_pause_stop_and_start(&cluster).await;
     }
 }
 
 #[tokio::test]
 async fn nodes_on_loopback_are_killed_paused_stopped_and_started() {
-    let (cluster, _dir) = cluster(Isolation::Loopback, 3, Fittings::default())
+    let (_dir, cluster) = cluster(Isolation::Loopback, 3, Fittings::default())
         .await
         .expect("loopback needs nothing");
     kill_pause_stop_and_start(&cluster).await;
@@ -121,7 +127,7 @@ async fn a_clock_that_is_set_shows_in_what_the_node_answers() {
         clocks: true,
         ..Fittings::default()
     };
-    let Some((cluster, _dir)) = cluster(Isolation::Loopback, 3, fittings).await else {
+    let Some((_dir, cluster)) = cluster(Isolation::Loopback, 3, fittings).await else {
         return;
     };
     let follower = follower(&cluster).await;
@@ -150,7 +156,7 @@ async fn a_clock_that_is_set_shows_in_what_the_node_answers() {
 
 #[tokio::test]
 async fn a_wiped_node_is_replaced_by_a_new_member() {
-    let Some((cluster, _dir)) = cluster(Isolation::Namespaces, 3, Fittings::default()).await else {
+    let Some((_dir, cluster)) = cluster(Isolation::Namespaces, 3, Fittings::default()).await else {
         return;
     };
     let follower = follower(&cluster).await;

@@ -33,8 +33,12 @@ pub struct Campaign<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) recorder: &'a Recorder,
     ongoing: Vec<(Instant, Strike, Ongoing)>,
-    /// Nodes whose disks are lost or damaged, and not made good yet.
+    /// Nodes whose disks are lost, and whose successors are not members yet.
     pub(super) losses: BTreeSet<u64>,
+    /// Nodes on whose disks bits were flipped, and who have not stopped over it.
+    pub(super) damaged: BTreeSet<u64>,
+    /// Nodes who may stop by themselves: their disks have failed.
+    pub(super) excused: BTreeSet<u64>,
     outcome: Outcome,
 }
 
@@ -46,6 +50,8 @@ impl<'a> Campaign<'a> {
             recorder,
             ongoing: Vec::new(),
             losses: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            excused: BTreeSet::new(),
             outcome: Outcome::default(),
         }
     }
@@ -140,13 +146,21 @@ impl<'a> Campaign<'a> {
             Err(error) => return self.outcome.failures.push(format!("{error:#}")),
         };
         for id in fallen {
-            let words = last_words(self.cluster.node(id));
-            if !self.losses.contains(&id) {
-                self.outcome
-                    .fallen
-                    .push(format!("node {id} ended by itself:\n{words}"));
+            if self.ongoing.iter().any(|(.., ongoing)| ongoing.fails_disk(id)) {
+                continue;
             }
-            if let Err(error) = self.cluster.start_node(id).await {
+            let raised = if self.damaged.contains(&id) {
+                self.replace_damaged(id).await
+            } else {
+                if !self.excused.contains(&id) && !self.losses.contains(&id) {
+                    let words = last_words(self.cluster.node(id));
+                    self.outcome
+                        .fallen
+                        .push(format!("node {id} ended by itself:\n{words}"));
+                }
+                self.cluster.start_node(id).await
+            };
+            if let Err(error) = raised {
                 self.outcome
                     .failures
                     .push(format!("node {id} could not be started: {error:#}"));
@@ -157,7 +171,7 @@ impl<'a> Campaign<'a> {
     /// Whether one more disk may be lost.
     pub(super) async fn may_lose_disk(&mut self) -> bool {
         self.settle_losses().await;
-        self.losses.len() < minority(self.cluster.nodes().len())
+        self.losses.union(&self.damaged).count() < minority(self.cluster.nodes().len())
     }
 
     async fn settle_losses(&mut self) {

@@ -7,6 +7,7 @@
 //! Faults may take everything down, but never lose more than a minority of disks: nobody promises to survive that.
 
 mod campaign;
+mod disks;
 mod partition;
 mod plan;
 mod strike;
@@ -14,7 +15,7 @@ mod target;
 
 pub use campaign::{Campaign, Outcome};
 pub use partition::Shape;
-pub use plan::{Fault, Hold, Plan, Stream, Strike, Time, compose, plan};
+pub use plan::{Fault, Hold, Media, Plan, Stream, Strike, Time, compose, plan};
 pub use target::Target;
 
 use crate::cluster::Fittings;
@@ -25,7 +26,7 @@ use std::str::FromStr;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// SIGKILL, and a start some seconds later.
     Kill,
@@ -49,11 +50,23 @@ pub enum Kind {
     Snapshot,
     /// All nodes go over to another binary one by one, and back.
     Rolling,
+    /// A power cut that takes all writes that were not synced.
+    Unsynced,
+    /// A power cut that leaves some of them, and tears others.
+    Torn,
+    /// Syncs fail with EIO.
+    Eio,
+    /// The disk is full.
+    Full,
+    /// Syncs, reads and writes take long.
+    SlowDisk,
+    /// Bits are flipped on the disks of a minority.
+    Bitflip,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Restart,
@@ -65,6 +78,20 @@ impl Kind {
         Kind::Replace,
         Kind::Snapshot,
         Kind::Rolling,
+        Kind::Unsynced,
+        Kind::Torn,
+        Kind::Eio,
+        Kind::Full,
+        Kind::SlowDisk,
+        Kind::Bitflip,
+    ];
+    const DISK: [Kind; 6] = [
+        Kind::Unsynced,
+        Kind::Torn,
+        Kind::Eio,
+        Kind::Full,
+        Kind::SlowDisk,
+        Kind::Bitflip,
     ];
 
     /// Its name, as the command line and the history have it.
@@ -81,6 +108,12 @@ impl Kind {
             Kind::Replace => "replace",
             Kind::Snapshot => "snapshot",
             Kind::Rolling => "rolling",
+            Kind::Unsynced => "unsynced",
+            Kind::Torn => "torn",
+            Kind::Eio => "eio",
+            Kind::Full => "full",
+            Kind::SlowDisk => "slow-disk",
+            Kind::Bitflip => "bitflip",
         }
     }
 
@@ -90,6 +123,10 @@ impl Kind {
             Kind::Lossy if isolation == Isolation::Loopback => "network namespaces, and so root",
             Kind::Clock => return crate::cluster::clocks_obstacle(),
             Kind::Rolling if !other_binary => "another binary: --other-binary",
+            kind if Kind::DISK.contains(&kind) => {
+                let unusable = crate::disk::usable().err()?;
+                return Some(format!("{self} needs a disk that fails: {unusable}"));
+            }
             _ => return None,
         };
         Some(format!("{self} needs {needed}"))
@@ -113,12 +150,14 @@ impl FromStr for Kind {
     }
 }
 
-/// What nodes must be fitted with for these kinds.
-pub fn fittings(kinds: &[Kind]) -> Fittings {
+/// What nodes must be fitted with for these kinds; what their disks leave open is drawn from `seed`.
+pub fn fittings(kinds: &[Kind], seed: u64) -> Fittings {
     Fittings {
         proxies: kinds.contains(&Kind::Slow),
         clocks: kinds.contains(&Kind::Clock),
-        snapshots: kinds.contains(&Kind::Snapshot),
+        // A log that is never compacted has its space in advance, and does not notice that the disk is full.
+        snapshots: kinds.contains(&Kind::Snapshot) || kinds.contains(&Kind::Full),
+        disks: kinds.iter().any(|kind| Kind::DISK.contains(kind)).then_some(seed),
     }
 }
 

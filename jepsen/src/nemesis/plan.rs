@@ -4,6 +4,7 @@ use super::Kind;
 use super::partition::Shape;
 use super::target::Target;
 use crate::cluster::Skew;
+use crate::disk::{Errors, Loss};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt, SeedableRng};
@@ -68,6 +69,28 @@ pub enum Fault {
     Snapshot(Hold),
     /// See [`Kind::Rolling`].
     Rolling,
+    /// See [`Kind::Unsynced`] and [`Kind::Torn`].
+    PowerLoss(Target, Loss),
+    /// See [`Kind::Eio`], [`Kind::Full`] and [`Kind::SlowDisk`].
+    Disk(Target, Media),
+    /// See [`Kind::Bitflip`]: how many.
+    Bitflip(usize),
+}
+
+/// What is wrong with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// So many syncs fail, or all.
+    SyncErrors(Errors),
+    /// So many bytes are left.
+    Full(u64),
+    /// Each sync, read and write takes so much longer.
+    Slow {
+        /// A sync.
+        sync_ms: u64,
+        /// A read, and a write.
+        other_ms: u64,
+    },
 }
 
 /// What is wrong with streams from and to a node.
@@ -137,6 +160,12 @@ impl Fault {
             Fault::Replace(_) => Kind::Replace,
             Fault::Snapshot(_) => Kind::Snapshot,
             Fault::Rolling => Kind::Rolling,
+            Fault::PowerLoss(_, Loss::All) => Kind::Unsynced,
+            Fault::PowerLoss(_, Loss::Pages | Loss::Sectors) => Kind::Torn,
+            Fault::Disk(_, Media::SyncErrors(_)) => Kind::Eio,
+            Fault::Disk(_, Media::Full(_)) => Kind::Full,
+            Fault::Disk(_, Media::Slow { .. }) => Kind::SlowDisk,
+            Fault::Bitflip(_) => Kind::Bitflip,
         }
     }
 }
@@ -194,10 +223,7 @@ fn fault(kind: Kind, rng: &mut ChaCha8Rng) -> Fault {
             Fault::Pause(one_of(rng, &targets))
         }
         Kind::Restart => Fault::Restart(one_of(rng, &[Target::Leader, Target::Leader, Target::Follower])),
-        Kind::Power => Fault::Power(one_of(
-            rng,
-            &[Target::All, Target::All, Target::Majority, Target::Leader],
-        )),
+        Kind::Power => Fault::Power(power_target(rng)),
         Kind::Partition => Fault::Partition(one_of(rng, &Shape::ALL)),
         Kind::Slow => Fault::Slow(link_target(rng), stream(rng)),
         Kind::Lossy => Fault::Lossy(link_target(rng), rng.random_range(10..=60)),
@@ -208,7 +234,33 @@ fn fault(kind: Kind, rng: &mut ChaCha8Rng) -> Fault {
         Kind::Replace => Fault::Replace(one_of(rng, &[Target::Leader, Target::Follower])),
         Kind::Snapshot => Fault::Snapshot(one_of(rng, &[Hold::Paused, Hold::Killed, Hold::Alone])),
         Kind::Rolling => Fault::Rolling,
+        Kind::Unsynced => Fault::PowerLoss(power_target(rng), Loss::All),
+        Kind::Torn => Fault::PowerLoss(power_target(rng), one_of(rng, &[Loss::Pages, Loss::Sectors])),
+        Kind::Eio => {
+            let errors = one_of(rng, &[Errors::Next(1), Errors::Next(5), Errors::Always]);
+            Fault::Disk(disk_target(rng), Media::SyncErrors(errors))
+        }
+        Kind::Full => Fault::Disk(disk_target(rng), Media::Full(one_of(rng, &[0, 4_096, 100_000]))),
+        Kind::SlowDisk => {
+            let slow = Media::Slow {
+                sync_ms: one_of(rng, &[10, 50, 200, 800]),
+                other_ms: one_of(rng, &[0, 0, 5]),
+            };
+            Fault::Disk(
+                one_of(rng, &[Target::Leader, Target::Minority, Target::All]),
+                slow,
+            )
+        }
+        Kind::Bitflip => Fault::Bitflip(one_of(rng, &[1, 8, 64])),
     }
+}
+
+fn power_target(rng: &mut ChaCha8Rng) -> Target {
+    one_of(rng, &[Target::All, Target::All, Target::Majority, Target::Leader])
+}
+
+fn disk_target(rng: &mut ChaCha8Rng) -> Target {
+    one_of(rng, &[Target::Leader, Target::Follower, Target::Minority])
 }
 
 fn one_of<T: Copy>(rng: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -287,6 +339,30 @@ impl fmt::Display for Fault {
             Fault::Clock(target, time) => write!(f, "{time} on {target}"),
             Fault::Snapshot(hold) => write!(f, "a follower is {hold}"),
             Fault::Rolling => write!(f, "to the other binary and back"),
+            Fault::PowerLoss(target, loss) => write!(f, "{target} at once, leaving {}", left(loss)),
+            Fault::Disk(target, media) => write!(f, "{media} on {target}"),
+            Fault::Bitflip(count) => write!(f, "{count} on one disk"),
+        }
+    }
+}
+
+fn left(loss: &Loss) -> &'static str {
+    match loss {
+        Loss::All => "nothing unsynced",
+        Loss::Pages => "some pages",
+        Loss::Sectors => "some sectors",
+    }
+}
+
+impl fmt::Display for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Media::SyncErrors(Errors::Next(count)) => write!(f, "{count} syncs fail"),
+            Media::SyncErrors(_) => write!(f, "syncs fail"),
+            Media::Full(left) => write!(f, "{left} bytes left"),
+            Media::Slow { sync_ms, other_ms } => {
+                write!(f, "{sync_ms} ms a sync, {other_ms} ms all else")
+            }
         }
     }
 }

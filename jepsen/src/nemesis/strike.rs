@@ -20,7 +20,7 @@ const EFFECT_PATIENCE: Duration = Duration::from_millis(1_500);
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer a follower is held back where the log that it lacks is not gone yet.
 const HOLD_PATIENCE: Duration = Duration::from_secs(6);
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 /// How exactly a clock must show what it was set to, besides what its speed adds.
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
@@ -65,9 +65,16 @@ pub(super) enum Ongoing {
     },
     /// These run the other binary.
     Upgraded(Vec<u64>),
+    /// These have disks that fail.
+    FailingDisks(Vec<u64>),
 }
 
 impl Ongoing {
+    /// Whether the disk of this node fails meanwhile.
+    pub(super) fn fails_disk(&self, id: u64) -> bool {
+        matches!(self, Ongoing::FailingDisks(nodes) if nodes.contains(&id))
+    }
+
     /// What has to be done all the time.
     pub(super) async fn tick(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
         if let Ongoing::Strobe(nodes, skew, off) = self {
@@ -89,6 +96,7 @@ impl Campaign<'_> {
             Fault::Partition(shape) => self.partition(strike, shape, &mut rng).await,
             Fault::Rolling => self.upgrade(strike).await,
             Fault::Snapshot(hold) => self.hold_back(hold, &mut rng).await,
+            Fault::Bitflip(count) => self.flip(strike, count, &mut rng).await,
             Fault::Kill(target)
             | Fault::Pause(target)
             | Fault::Restart(target)
@@ -96,7 +104,9 @@ impl Campaign<'_> {
             | Fault::Replace(target)
             | Fault::Slow(target, _)
             | Fault::Lossy(target, _)
-            | Fault::Clock(target, _) => {
+            | Fault::Clock(target, _)
+            | Fault::PowerLoss(target, _)
+            | Fault::Disk(target, _) => {
                 let nodes = running(target, self.cluster, &mut rng).await?;
                 if nodes.is_empty() {
                     return Ok(Came::Missed("no such node runs".to_owned()));
@@ -149,6 +159,8 @@ impl Campaign<'_> {
             }
             Fault::Clock(_, time) => self.set_clocks(strike, time, nodes, what).await,
             Fault::Replace(_) => self.replace(strike, nodes[0]).await,
+            Fault::PowerLoss(_, loss) => self.power_loss(strike, loss, nodes).await,
+            Fault::Disk(_, media) => self.fail_disks(strike, media, nodes).await,
             _ => {
                 cluster.kill_at_once(&nodes).await?;
                 self.record(strike, Edge::Begin, what, &nodes);
@@ -300,6 +312,11 @@ impl Campaign<'_> {
                 self.record(strike, Edge::End, "all are back", &nodes);
                 Ok(())
             }
+            Ongoing::FailingDisks(nodes) => {
+                self.mend_disks(&nodes).await?;
+                self.record(strike, Edge::End, strike.fault.to_string(), &nodes);
+                Ok(())
+            }
             ongoing => {
                 let nodes = take_back(self.cluster, ongoing).await?;
                 self.record(strike, Edge::End, strike.fault.to_string(), &nodes);
@@ -365,7 +382,10 @@ async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<Vec<u6
             }
             Ok(nodes)
         }
-        Ongoing::Over | Ongoing::Held { .. } | Ongoing::Upgraded(_) => Ok(Vec::new()),
+        // Taken back in ways of their own.
+        Ongoing::Over | Ongoing::Held { .. } | Ongoing::Upgraded(_) | Ongoing::FailingDisks(_) => {
+            Ok(Vec::new())
+        }
     }
 }
 
@@ -452,7 +472,7 @@ fn shape(stream: Stream, outward: bool) -> net::Shape {
     }
 }
 
-fn listed(nodes: &[u64]) -> String {
+pub(super) fn listed(nodes: &[u64]) -> String {
     let names: Vec<String> = nodes.iter().map(u64::to_string).collect();
     names.join(" ")
 }

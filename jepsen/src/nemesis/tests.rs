@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::tests::{PATIENCE, cluster, eventually};
 use crate::cluster::{Cluster, Skew};
+use crate::disk::{Errors, Loss};
 use crate::history::{self, Edge, Record};
 use crate::net::Isolation;
 use crate::run::Recorder;
@@ -140,7 +141,7 @@ async fn processes_are_struck_and_come_back() {
         Fault::Replace(Target::Leader),
     ];
     for isolation in [Isolation::Namespaces, Isolation::Loopback] {
-        if let Some((cluster, dir)) = cluster(isolation, 3, fittings(&[])).await {
+        if let Some((dir, cluster)) = cluster(isolation, 3, fittings(&[], 0)).await {
             let records = carry_out(&cluster, dir.path(), &in_a_row(&faults, SECOND)).await;
             assert!(!records.is_empty());
             let members = cluster.status(1).await.expect("answers").members;
@@ -166,7 +167,7 @@ async fn links_are_struck_and_come_back() {
         let lossy = Fault::Lossy(Target::Leader, 30);
         let lossy = (isolation == Isolation::Namespaces).then_some(lossy);
         let plan = in_a_row(&[&faults[..], lossy.as_slice()].concat(), SECOND);
-        if let Some((cluster, dir)) = cluster(isolation, 3, fittings(&plan.kinds)).await {
+        if let Some((dir, cluster)) = cluster(isolation, 3, fittings(&plan.kinds, 0)).await {
             carry_out(&cluster, dir.path(), &plan).await;
         }
     }
@@ -192,7 +193,7 @@ async fn clocks_are_struck_and_come_back() {
         Fault::Clock(Target::All, Time::Off(fast)),
     ];
     let plan = in_a_row(&faults, SECOND);
-    if let Some((cluster, dir)) = cluster(Isolation::Namespaces, 3, fittings(&plan.kinds)).await {
+    if let Some((dir, cluster)) = cluster(Isolation::Namespaces, 3, fittings(&plan.kinds, 0)).await {
         carry_out(&cluster, dir.path(), &plan).await;
         for id in cluster.ids() {
             let ahead = cluster.clock_ahead_ms(id).await.expect("follows");
@@ -202,10 +203,34 @@ async fn clocks_are_struck_and_come_back() {
 }
 
 #[tokio::test]
+async fn disks_are_struck_and_nodes_come_back() {
+    let faults = [
+        Fault::PowerLoss(Target::All, Loss::All),
+        Fault::PowerLoss(Target::All, Loss::Sectors),
+        Fault::Disk(Target::Leader, Media::SyncErrors(Errors::Always)),
+        Fault::Disk(Target::Leader, Media::Full(0)),
+        Fault::Disk(
+            Target::Leader,
+            Media::Slow {
+                sync_ms: 50,
+                other_ms: 1,
+            },
+        ),
+        Fault::Bitflip(64),
+    ];
+    let plan = in_a_row(&faults, SECOND);
+    if let Some((dir, cluster)) = cluster(Isolation::Namespaces, 3, fittings(&plan.kinds, 1)).await {
+        carry_out(&cluster, dir.path(), &plan).await;
+        let status = cluster.status(1).await.expect("answers");
+        assert_eq!(status.members.len(), 3, "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_follower_that_is_held_back_needs_a_snapshot() {
     let faults = [Hold::Paused, Hold::Killed, Hold::Alone].map(Fault::Snapshot);
     let plan = in_a_row(&faults, 2 * SECOND);
-    if let Some((cluster, dir)) = cluster(Isolation::Namespaces, 3, fittings(&plan.kinds)).await {
+    if let Some((dir, cluster)) = cluster(Isolation::Namespaces, 3, fittings(&plan.kinds, 0)).await {
         carry_out(&cluster, dir.path(), &plan).await;
         eventually("all have the same", async || {
             let mut applied = Vec::new();
@@ -222,7 +247,7 @@ async fn a_follower_that_is_held_back_needs_a_snapshot() {
 
 #[tokio::test]
 async fn a_leader_that_is_cut_off_is_replaced_by_another() {
-    let Some((cluster, dir)) = cluster(Isolation::Namespaces, 3, fittings(&[])).await else {
+    let Some((dir, cluster)) = cluster(Isolation::Namespaces, 3, fittings(&[], 0)).await else {
         return;
     };
     let leader = cluster.leader().await.expect("all serve");
@@ -244,7 +269,7 @@ async fn a_leader_that_is_cut_off_is_replaced_by_another() {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_a_failure_of_the_harness() {
-    let (cluster, dir) = cluster(Isolation::Loopback, 3, fittings(&[]))
+    let (dir, cluster) = cluster(Isolation::Loopback, 3, fittings(&[], 0))
         .await
         .expect("loopback needs nothing");
     assert!(Kind::Lossy.obstacle(Isolation::Loopback, true).is_some());
