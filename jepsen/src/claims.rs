@@ -11,6 +11,12 @@ use serde_json::{Value, json};
 pub fn of(workload: &str, call: &Call) -> Option<Claim> {
     let complete = call.complete.as_ref();
     let said = match (call.invoke.command, call.outcome(), call.revision()) {
+        // What the log refused took place as a refusal, and must not have changed anything.
+        (Some(command), Outcome::Ok, _)
+            if (workload, call.invoke.f.as_str()) == ("idempotency", "refuse") =>
+        {
+            Said::Failed { command }
+        }
         (Some(command), Outcome::Ok, Some(revision)) => {
             let (events, answer) = done(workload, call).unwrap_or_default();
             Said::Wrote {
@@ -26,7 +32,7 @@ pub fn of(workload: &str, call: &Call) -> Option<Claim> {
         (None, Outcome::Ok, Some(revision)) => Said::Read {
             level: level(&call.invoke.f, &call.invoke.value),
             revision,
-            answers: read(workload, call).into_iter().collect(),
+            answers: read(workload, call).unwrap_or_default(),
         },
         (None, ..) => return None,
     };
@@ -59,6 +65,11 @@ fn done(workload: &str, call: &Call) -> Option<(Vec<Value>, Option<Demand>)> {
         ("set", _) => put(&format!("set/{}/{}", asked["set"], asked["add"]), &asked["add"]),
         ("watch", "write") => put(&format!("watch/{}", asked["put"][0]), &asked["put"][1]),
         ("bank", "transfer") => return transfer(answer),
+        ("idempotency", "count") => put(&format!("count/{}", asked["key"]), &asked["key"]),
+        ("idempotency", "allocate") => {
+            let sent = answer.as_array()?.iter().find(|sent| sent["outcome"] == "ok")?;
+            json!({"area": "objects", "event": "oids_allocated", "first": sent["said"], "count": 1})
+        }
         ("services", "register") => {
             let (service, name) = (
                 format!("service-{}", asked["service"]),
@@ -137,10 +148,11 @@ fn machine(f: &str, asked: &Value, answer: &Value) -> Option<Value> {
 }
 
 /// What a read asked, and what it was told.
-fn read(workload: &str, call: &Call) -> Option<(Query, Value)> {
+fn read(workload: &str, call: &Call) -> Option<Vec<(Query, Value)>> {
     let asked = &call.invoke.value;
     let answer = &call.complete.as_ref()?.value;
-    Some(match (workload, call.invoke.f.as_str()) {
+    let one = match (workload, call.invoke.f.as_str()) {
+        ("append", "read") => return lists(&asked["round"], answer),
         ("register", _) => {
             let pair = match &answer["value"] {
                 Value::Null => Value::Null,
@@ -200,7 +212,21 @@ fn read(workload: &str, call: &Call) -> Option<(Query, Value)> {
             (Query::Machine(asked["serial"].as_str()?.to_owned()), machine)
         }
         _ => return None,
-    })
+    };
+    Some(vec![one])
+}
+
+/// The lists that a transaction read, each as it is stored: as text, and not at all while it is empty.
+fn lists(round: &Value, steps: &Value) -> Option<Vec<(Query, Value)>> {
+    let steps = steps.as_array()?.iter();
+    let read = steps.map(|step| {
+        let pair = match step[2].as_array()?.as_slice() {
+            [] => Value::Null,
+            list => json!({"value": json!(list).to_string()}),
+        };
+        Some((Query::KvGet(format!("append/{round}/{}", step[1])), pair))
+    });
+    read.collect()
 }
 
 /// An instance of which the address alone was kept.

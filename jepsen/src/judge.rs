@@ -1,6 +1,6 @@
 //! What a run shows, from the files that it left: the workload's own verdicts, and those that hold for every workload.
 
-use crate::checker::log_index;
+use crate::checker::{edn, log_index};
 use crate::claims;
 use crate::final_state::Finals;
 use crate::history::{self, Call, Edge, Fault, Outcome, Record, StageName, TimeNs};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How soon after the healing every node serves again and every kind of operation takes place.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Judges a run. What cannot be judged is a failure of the harness.
+/// Judges a run, and leaves its history as Jepsen's checkers read it. What cannot be judged is a failure of the harness.
 pub fn judge(directory: &Directory) -> Vec<Verdict> {
     match verdicts(directory) {
         Ok(verdicts) => verdicts,
@@ -33,6 +33,7 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
         Vec::new()
     };
     let calls = history::calls(&records)?;
+    edn::write(&directory.path().join("history.edn"), &records)?;
     let finals = Finals::load(directory.path())?;
     let faults: Vec<Fault> = records
         .iter()
