@@ -3,6 +3,7 @@
 //! The binary is the one beside this program, which a build of the workspace puts there, or what `ONWARD_BINARY` names.
 
 use super::*;
+use std::time::Instant;
 
 /// How long anything may take that has to happen. It bounds a hang and measures nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

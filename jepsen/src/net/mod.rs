@@ -108,7 +108,7 @@ impl Network {
             seats: BTreeMap::new(),
             links: proxy::links(nodes),
             proxied: proxied || isolation == Isolation::Loopback,
-            processes: Processes::default(),
+            processes: Processes::new()?,
             ground,
         };
         let mut taken = Vec::new();
