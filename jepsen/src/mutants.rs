@@ -72,7 +72,7 @@ const fn simulate(mutant: Mutant, checks: &'static [&'static str]) -> Hunt {
 pub const HUNTS: &[Hunt] = &[
     simulate(Mutant::AckBeforeSync, SIMULATED),
     run(Mutant::StaleRead, "register", &[], &["linearizable", "log-index"]),
-    run(Mutant::ApplyTwice, "audit", &[], &["audit", "log-index"]),
+    run(Mutant::ApplyTwice, "deploy", &[], &["deploy", "log-index"]),
     simulate(Mutant::VoteNotPersisted, SIMULATED),
     simulate(Mutant::PurgeBeforeSnapshot, SIMULATED),
     run(
