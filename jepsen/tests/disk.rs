@@ -3,10 +3,12 @@
 //!
 //! The binary is the one beside this program, which a build of the workspace puts there, or what `ONWARD_BINARY` names.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use onward_jepsen::disk::{self, Errors, Faults, FaultyDisk, Loss};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ fn binary() -> PathBuf {
     built
 }
 
+/// So small that there is always one under way.
+const SNAPSHOTS: &str = "snapshot_entries = 100\nsnapshot_keep_entries = 50\n";
+
 /// A node that is a cluster of its own, with its data on a disk that fails.
 struct Node {
     http: SocketAddr,
@@ -46,6 +51,11 @@ struct Node {
 impl Node {
     /// Starts one; `None`, with the reason printed, where no such disk can be mounted.
     async fn start(seed: u64) -> Option<Node> {
+        Node::configured(seed, "").await
+    }
+
+    /// The same with these settings of `[peer]`.
+    async fn configured(seed: u64, settings: &str) -> Option<Node> {
         if let Err(reason) = disk::usable() {
             eprintln!("not tested: {reason}");
             return None;
@@ -56,8 +66,8 @@ impl Node {
         let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let [http, peer, dns, ingress] = sockets.map(|socket| socket.local_addr().expect("an address"));
         let config = format!(
-            "node_id = 1\ndata_dir = '{}'\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n[dns]\nlisten = \
-             '{dns}'\n[ingress]\nlisten = '{ingress}'\n",
+            "node_id = 1\ndata_dir = '{}'\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n{settings}[dns]\n\
+             listen = '{dns}'\n[ingress]\nlisten = '{ingress}'\n",
             disk.path().display()
         );
         std::fs::write(dir.path().join("onward.toml"), config).expect("writes");
@@ -90,20 +100,23 @@ impl Node {
     }
 
     async fn ready(&mut self) {
+        assert!(self.ready_or_ended().await, "the node ended\n{}", self.log());
+    }
+
+    /// Waits until it is ready, `true`, or has ended by itself.
+    async fn ready_or_ended(&mut self) -> bool {
         let url = format!("http://{}/readyz", self.http);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.client.get(&url).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return;
+                return true;
             }
-            let ended = self
-                .child
-                .as_mut()
-                .expect("it was started")
-                .try_wait()
-                .expect("asks");
-            assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.log());
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("asks").is_some() {
+                self.child = None;
+                return false;
+            }
             assert!(Instant::now() < deadline, "the node is not ready\n{}", self.log());
             tokio::time::sleep(POLL).await;
         }
@@ -117,6 +130,14 @@ impl Node {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("kills");
         child.wait().expect("ends");
+    }
+
+    /// Asks it to stop and waits until it has.
+    async fn stop(&mut self) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+        kill(pid, Signal::SIGTERM).expect("it is asked to stop");
+        self.ended().await;
     }
 
     /// Waits until it ends by itself.
@@ -230,18 +251,23 @@ impl Writers {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_power_cuts() {
-    let Some(mut node) = Node::start(1).await else {
+    survives_power_cuts(1, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_power_cuts_while_snapshots_come_and_go() {
+    survives_power_cuts(6, SNAPSHOTS).await;
+}
+
+async fn survives_power_cuts(seed: u64, settings: &str) {
+    let Some(mut node) = Node::configured(seed, settings).await else {
         return;
     };
     let mut acknowledged = BTreeSet::new();
-    for (round, loss) in [Loss::All, Loss::Pages, Loss::Sectors]
-        .into_iter()
-        .cycle()
-        .take(6)
-        .enumerate()
-    {
+    let losses = [Loss::All, Loss::Pages, Loss::Sectors].into_iter().cycle();
+    for (round, loss) in losses.take(6).enumerate() {
         let writers = Writers::start(&node, &round.to_string(), SMALL);
-        writers.until_acknowledged(100).await;
+        writers.until_acknowledged(200).await;
         node.kill();
         acknowledged.extend(writers.stop().await);
         node.disk.power_cut(loss).expect("cuts");
@@ -350,4 +376,63 @@ async fn a_failed_sync_stops_the_node_and_takes_nothing() {
         assert_eq!(node.missing(&acknowledged).await, [""; 0], "round {round}");
     }
     assert_eq!(node.disk.counts().failed_syncs, 3);
+}
+
+/// A snapshot is written beside the log: its failure ends the engine and not the log's thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_up_under_a_snapshot_stops_the_node_and_takes_nothing() {
+    let Some(mut node) = Node::configured(5, SNAPSHOTS).await else {
+        return;
+    };
+    let writers = Writers::start(&node, "snapshot", SMALL);
+    writers.until_acknowledged(150).await;
+    node.disk.set(Faults {
+        space_left: Some(1 << 20),
+        ..Faults::default()
+    });
+    let status = node.ended().await;
+    let acknowledged = writers.stop().await;
+    let said = node.log();
+    assert!(
+        !status.success() && said.contains("the disk is full: free"),
+        "{said}"
+    );
+    node.disk.power_cut(Loss::Sectors).expect("cuts");
+    node.disk.set(Faults::default());
+    node.restart().await;
+    assert_eq!(node.missing(&acknowledged).await, [""; 0]);
+}
+
+/// A flipped bit is noticed: the node refuses to go on, or everything is there as it was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flipped_bits_are_never_served() {
+    let mut refused = 0;
+    for seed in 0..6 {
+        let Some(mut node) = Node::start(seed).await else {
+            return;
+        };
+        let writers = Writers::start(&node, "flip", SMALL);
+        writers.until_acknowledged(100).await;
+        let acknowledged = writers.stop().await;
+        node.stop().await;
+        let folder = if seed % 2 == 0 { "log" } else { "state" };
+        let stored = |path: &Path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            path.starts_with(folder) && matches!(extension, Some("log" | "sst"))
+        };
+        let flips = node.disk.flip_bits(stored, 1).expect("flips");
+        assert_eq!(flips.len(), 1, "nothing is stored in {folder}");
+        node.launch();
+        if node.ready_or_ended().await {
+            assert_eq!(node.missing(&acknowledged).await, [""; 0], "{flips:?}");
+            continue;
+        }
+        let said = node.log();
+        assert!(
+            said.contains("are gone") || said.contains("is damaged"),
+            "{flips:?}: {said}"
+        );
+        refused += 1;
+    }
+    assert!(refused > 0, "no flipped bit was noticed");
 }
