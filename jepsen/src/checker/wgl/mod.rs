@@ -7,7 +7,8 @@
 //! The search goes depth first and on a stack of its own. What it remembers of a dead end is the state and which
 //! operations were in it; of two dead ends that differ only in operations of unknown outcome, the one that used up
 //! fewer of them stands for both, because whatever follows from the other follows from it too. Operations of unknown
-//! outcome are tried last: mostly, they never took place.
+//! outcome are tried last, as few as lead to a state: mostly, they never took place. What only reads is taken as soon
+//! as it is allowed, because it can be moved there from wherever it comes later.
 //!
 //! Limits: the problem is NP-complete, so a search ends after a budget of states, undecided.
 
@@ -48,6 +49,11 @@ pub trait Model {
         input: &Self::Input,
         output: Option<&Self::Output>,
     ) -> Option<Self::State>;
+
+    /// Whether `input`, answered so, leaves every state as it is, as a read does. It makes searches shorter to say so.
+    fn only_reads(&self, _input: &Self::Input, _output: &Self::Output) -> bool {
+        false
+    }
 }
 
 /// An operation on one key.

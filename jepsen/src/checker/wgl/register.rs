@@ -78,6 +78,10 @@ impl<V: Clone + Eq + Hash + Debug> Model for Register<V> {
             _ => None,
         }
     }
+
+    fn only_reads(&self, _: &Input<V>, output: &Output<V>) -> bool {
+        matches!(output, Output::Read(_) | Output::Compared(false))
+    }
 }
 
 /// What a [`Versioned`] register answers. `at` is the revision of the whole state.

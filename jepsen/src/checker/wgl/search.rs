@@ -20,6 +20,8 @@ pub(super) struct Stuck {
     pub op: usize,
     /// The longest order that the search found up to there.
     pub prefix: Vec<usize>,
+    /// How many steps that took.
+    depth: usize,
 }
 
 /// An end of an operation: where it begins, or where it was answered.
@@ -71,6 +73,10 @@ impl Bits {
         self.0[place / 64] ^= 1 << (place % 64);
     }
 
+    fn has(&self, place: usize) -> bool {
+        self.0[place / 64] & 1 << (place % 64) != 0
+    }
+
     fn within(&self, other: &Bits) -> bool {
         self.0
             .iter()
@@ -79,15 +85,14 @@ impl Bits {
     }
 }
 
-/// The operations in order of time, in two lists: what was answered, with both ends, and what was not.
+/// The operations in order of time: what was answered, with both ends, and what was not.
 struct Timeline {
     entries: Vec<Entry>,
     links: Links,
     /// Of each operation with an answer, the place of its completion in `entries`.
     completion: Vec<usize>,
-    /// The operations of unknown outcome, by invocation; place 0 stands for none.
+    /// The operations of unknown outcome, by invocation.
     unknown: Vec<usize>,
-    unknown_links: Links,
 }
 
 impl Timeline {
@@ -101,12 +106,12 @@ impl Timeline {
                     ends.push((op.invoked_ns, false, place));
                     ends.push((*completed_ns, true, place));
                 }
-                Fate::Unknown => unknown.push((op.invoked_ns, place)),
+                Fate::Unknown => unknown.push(place),
                 Fate::Failed => {}
             }
         }
         ends.sort_unstable();
-        unknown.sort_unstable();
+        unknown.sort_by_key(|place| ops[*place].invoked_ns);
         let mut entries = vec![Entry::Head];
         let mut completion = vec![0; ops.len()];
         for (_, completed, place) in ends {
@@ -118,21 +123,17 @@ impl Timeline {
             }
         }
         let links = Links::new(entries.len() - 1);
-        let unknown_links = Links::new(unknown.len());
         Timeline {
             entries,
             links,
             completion,
-            unknown: [0]
-                .into_iter()
-                .chain(unknown.into_iter().map(|(_, place)| place))
-                .collect(),
-            unknown_links,
+            unknown,
         }
     }
 
-    /// The first answer that is not in the order yet: whatever comes next was invoked before it.
-    fn first_completion(&self) -> Option<(usize, usize)> {
+    /// The first answer that is not in the order yet, as its place and its operation: whatever comes next was invoked
+    /// before it.
+    fn barrier(&self) -> Option<(usize, usize)> {
         let mut at = self.links.next[0];
         loop {
             match self.entries[at] {
@@ -142,34 +143,73 @@ impl Timeline {
             }
         }
     }
+
+    /// The operations with an answer that may come next, each with the place of its invocation.
+    fn open(&self) -> Vec<(usize, usize)> {
+        let mut open = Vec::new();
+        let mut at = self.links.next[0];
+        while let Entry::Invoked(op) = self.entries[at] {
+            open.push((at, op));
+            at = self.links.next[at];
+        }
+        open
+    }
 }
 
-/// Where to look for what comes next.
-#[derive(Clone, Copy)]
-enum Cursor {
-    /// At this place of `entries`.
-    Answered(usize),
-    /// At this place of `unknown`.
-    Unknown(usize),
-}
-
-/// A step that was taken: what it chose, and the state before it.
-struct Taken<S> {
-    cursor: Cursor,
+/// A step that may be taken: an operation with an answer, after some whose outcome is unknown.
+struct Step<S> {
+    via: Vec<usize>,
+    place: usize,
     op: usize,
-    before: S,
+    after: S,
 }
+
+/// Which steps of a node were looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Nowhere,
+    /// Those without operations of unknown outcome.
+    Plain,
+    Everywhere,
+}
+
+/// A state on the way.
+struct Node<S> {
+    state: S,
+    /// The operations of unknown outcome that led to it.
+    unknown: Bits,
+    looked: Looked,
+    /// The steps that were found and not taken yet, the best one last.
+    steps: Vec<Step<S>>,
+    /// The step that leads on to the next node.
+    taken: Option<(Vec<usize>, usize, usize)>,
+}
+
+impl<S> Node<S> {
+    fn new(state: S, unknown: Bits) -> Self {
+        Node {
+            state,
+            unknown,
+            looked: Looked::Nowhere,
+            steps: Vec::new(),
+            taken: None,
+        }
+    }
+}
+
+/// For a state with the answered operations in it: the least sets of others that were tried with it.
+type Tried<S> = HashMap<(S, Bits), Vec<Bits>>;
 
 struct Search<'a, M: Model, K> {
     model: &'a M,
     ops: &'a [&'a OpOf<M, K>],
     timeline: Timeline,
-    state: M::State,
     answered: Bits,
-    unknown: Bits,
-    stack: Vec<Taken<M::State>>,
-    /// For a state with the answered operations in it: the least sets of others that were tried with it.
-    tried: HashMap<(M::State, Bits), Vec<Bits>>,
+    nodes: Vec<Node<M::State>>,
+    tried: Tried<M::State>,
+    /// How many states were looked at, and how many may be.
+    looked_at: usize,
+    budget: usize,
 }
 
 /// Looks for an order of `ops`, none of which failed.
@@ -178,121 +218,179 @@ pub(super) fn search<M: Model, K>(model: &M, ops: &[&OpOf<M, K>], budget: usize)
         model,
         ops,
         timeline: Timeline::new(ops),
-        state: model.initial(),
         answered: Bits::none(ops.len()),
-        unknown: Bits::none(ops.len()),
-        stack: Vec::new(),
+        nodes: vec![Node::new(model.initial(), Bits::none(ops.len()))],
         tried: HashMap::new(),
+        looked_at: 0,
+        budget,
     };
-    search.run(budget)
+    search.run()
 }
 
 impl<M: Model, K> Search<'_, M, K> {
-    fn run(&mut self, budget: usize) -> Answer {
-        let mut looked_at = 0;
+    fn run(&mut self) -> Answer {
         let mut furthest: Option<(usize, Stuck)> = None;
-        let mut cursor = Cursor::Answered(self.timeline.links.next[0]);
         loop {
-            let Some((barrier, blocked)) = self.timeline.first_completion() else {
+            let Some((barrier, blocked)) = self.timeline.barrier() else {
                 return Answer::Linearizable;
             };
-            if let Some((chosen, op, after)) = self.choose(cursor, barrier, &mut looked_at) {
-                self.take(chosen, op, after);
-                cursor = Cursor::Answered(self.timeline.links.next[0]);
+            if let Some(step) = self.next(blocked) {
+                self.take(step);
                 continue;
             }
-            if looked_at > budget {
+            if self.looked_at > self.budget {
                 return Answer::Exhausted;
             }
             let further = furthest
                 .as_ref()
-                .is_none_or(|(before, stuck)| (barrier, self.stack.len()) > (*before, stuck.prefix.len()));
+                .is_none_or(|(before, stuck)| (barrier, self.nodes.len()) > (*before, stuck.depth));
             if further {
-                let prefix = self.stack.iter().map(|taken| taken.op).collect();
-                furthest = Some((barrier, Stuck { op: blocked, prefix }));
+                let prefix = self.prefix();
+                let depth = self.nodes.len();
+                furthest = Some((
+                    barrier,
+                    Stuck {
+                        op: blocked,
+                        prefix,
+                        depth,
+                    },
+                ));
             }
-            match self.take_back() {
-                Some(next) => cursor = next,
-                None => {
-                    let (_, stuck) = furthest.expect("set in this round at the latest");
-                    return Answer::Stuck(stuck);
-                }
+            if !self.take_back() {
+                let (_, stuck) = furthest.expect("set in this round at the latest");
+                return Answer::Stuck(stuck);
             }
         }
     }
 
-    /// The next step from `cursor` on that the model allows and that was not tried before.
-    fn choose(
-        &mut self,
-        mut cursor: Cursor,
-        barrier: usize,
-        looked_at: &mut usize,
-    ) -> Option<(Cursor, usize, M::State)> {
-        let barrier_ns = match self.timeline.entries[barrier] {
-            Entry::Completed(op) => self.completed_ns(op),
-            _ => unreachable!("the barrier is a completion"),
-        };
+    /// The next step from here that leads to something new.
+    fn next(&mut self, blocked: usize) -> Option<Step<M::State>> {
         loop {
-            let op = match cursor {
-                Cursor::Answered(place) => match self.timeline.entries[place] {
-                    Entry::Invoked(op) => op,
-                    Entry::Completed(_) | Entry::Head => {
-                        cursor = Cursor::Unknown(self.timeline.unknown_links.next[0]);
-                        continue;
-                    }
-                },
-                Cursor::Unknown(0) => return None,
-                Cursor::Unknown(place) => {
-                    let op = self.timeline.unknown[place];
-                    if self.ops[op].invoked_ns > barrier_ns {
-                        return None;
-                    }
-                    op
+            let node = self.nodes.last_mut().expect("there is the first one");
+            if let Some(step) = node.steps.pop() {
+                if self.is_new(&step) {
+                    return Some(step);
                 }
-            };
-            *looked_at += 1;
-            if let Some(after) = self.allowed(op)
-                && self.is_new(cursor, op, &after)
-            {
-                return Some((cursor, op, after));
+                continue;
             }
-            cursor = self.following(cursor);
+            match node.looked {
+                Looked::Nowhere => self.look_plain(),
+                Looked::Plain => self.look_everywhere(blocked),
+                Looked::Everywhere => return None,
+            }
         }
     }
 
-    fn completed_ns(&self, op: usize) -> u64 {
-        match self.ops[op].fate {
-            Fate::Done { completed_ns, .. } => completed_ns,
-            Fate::Failed | Fate::Unknown => u64::MAX,
+    /// Looks for steps without operations of unknown outcome.
+    fn look_plain(&mut self) {
+        let node = self.nodes.last().expect("there is the first one");
+        let mut steps = Vec::new();
+        let mut looked = Looked::Plain;
+        for (place, op) in self.timeline.open() {
+            self.looked_at += 1;
+            let Some(after) = self.step(&node.state, op) else {
+                continue;
+            };
+            // What only reads may as well be next: wherever it comes later, it can come now instead.
+            let only_reads = self.only_reads(op);
+            let step = Step {
+                via: Vec::new(),
+                place,
+                op,
+                after,
+            };
+            if only_reads {
+                looked = Looked::Everywhere;
+                steps = vec![step];
+                break;
+            }
+            steps.push(step);
         }
+        steps.reverse();
+        self.found(looked, steps);
     }
 
-    fn allowed(&self, op: usize) -> Option<M::State> {
+    /// Looks for steps after some operations of unknown outcome: first one of them, then two, and so on, as long as that
+    /// leads to states that fewer do not lead to.
+    fn look_everywhere(&mut self, blocked: usize) {
+        let node = self.nodes.last().expect("there is the first one");
+        let barrier_ns = ended(self.ops[blocked]);
+        let unknown = self.timeline.unknown.iter().copied();
+        let unknown: Vec<usize> = unknown
+            .take_while(|op| self.ops[*op].invoked_ns <= barrier_ns)
+            .filter(|op| !node.unknown.has(*op))
+            .collect();
+        let mut states = vec![(node.state.clone(), Vec::new())];
+        let mut sets: HashMap<M::State, Vec<Bits>> = HashMap::new();
+        sets.insert(node.state.clone(), vec![Bits::none(self.ops.len())]);
+        let mut next = 0;
+        while let Some((state, via)) = states.get(next).cloned() {
+            if self.looked_at > self.budget {
+                break;
+            }
+            next += 1;
+            for op in unknown.iter().filter(|op| !via.contains(*op)) {
+                self.looked_at += 1;
+                let Some(after) = self.step(&state, *op) else {
+                    continue;
+                };
+                let mut via: Vec<usize> = via.clone();
+                via.push(*op);
+                let mut set = Bits::none(self.ops.len());
+                via.iter().for_each(|op| set.flip(*op));
+                let known = sets.entry(after.clone()).or_default();
+                if !known.iter().any(|fewer| fewer.within(&set)) {
+                    known.push(set);
+                    states.push((after, via));
+                }
+            }
+        }
+        let mut steps = Vec::new();
+        let open = self.timeline.open();
+        for (state, via) in states.iter().skip(1) {
+            for (place, op) in &open {
+                self.looked_at += 1;
+                steps.extend(self.step(state, *op).map(|after| Step {
+                    via: via.clone(),
+                    place: *place,
+                    op: *op,
+                    after,
+                }));
+            }
+        }
+        steps.reverse();
+        self.found(Looked::Everywhere, steps);
+    }
+
+    fn found(&mut self, looked: Looked, steps: Vec<Step<M::State>>) {
+        let node = self.nodes.last_mut().expect("there is the first one");
+        node.looked = looked;
+        node.steps = steps;
+    }
+
+    fn step(&self, state: &M::State, op: usize) -> Option<M::State> {
         let op = self.ops[op];
         let output = match &op.fate {
             Fate::Done { output, .. } => Some(output),
             Fate::Failed | Fate::Unknown => None,
         };
-        self.model.step(&self.state, &op.input, output)
+        self.model.step(state, &op.input, output)
     }
 
-    fn following(&self, cursor: Cursor) -> Cursor {
-        match cursor {
-            Cursor::Answered(place) => Cursor::Answered(self.timeline.links.next[place]),
-            Cursor::Unknown(place) => Cursor::Unknown(self.timeline.unknown_links.next[place]),
+    fn only_reads(&self, op: usize) -> bool {
+        let op = self.ops[op];
+        match &op.fate {
+            Fate::Done { output, .. } => self.model.only_reads(&op.input, output),
+            Fate::Failed | Fate::Unknown => false,
         }
     }
 
-    /// Remembers the state after `op`, unless one that is as good was tried.
-    fn is_new(&mut self, cursor: Cursor, op: usize, after: &M::State) -> bool {
-        let (mut answered, mut unknown) = (self.answered.clone(), self.unknown.clone());
-        match cursor {
-            Cursor::Answered(_) => answered.flip(op),
-            // Without an effect, it may as well not have taken place.
-            Cursor::Unknown(_) if *after == self.state => return false,
-            Cursor::Unknown(_) => unknown.flip(op),
-        }
-        let tried = self.tried.entry((after.clone(), answered)).or_default();
+    /// Remembers the state after a step, unless one that is as good was tried.
+    fn is_new(&mut self, step: &Step<M::State>) -> bool {
+        let mut answered = self.answered.clone();
+        answered.flip(step.op);
+        let unknown = self.unknown_after(&step.via);
+        let tried = self.tried.entry((step.after.clone(), answered)).or_default();
         if tried.iter().any(|before| before.within(&unknown)) {
             return false;
         }
@@ -301,39 +399,53 @@ impl<M: Model, K> Search<'_, M, K> {
         true
     }
 
-    fn take(&mut self, cursor: Cursor, op: usize, after: M::State) {
-        let timeline = &mut self.timeline;
-        match cursor {
-            Cursor::Answered(place) => {
-                timeline.links.take_out(place);
-                timeline.links.take_out(timeline.completion[op]);
-                self.answered.flip(op);
-            }
-            Cursor::Unknown(place) => {
-                timeline.unknown_links.take_out(place);
-                self.unknown.flip(op);
-            }
-        }
-        let before = std::mem::replace(&mut self.state, after);
-        self.stack.push(Taken { cursor, op, before });
+    fn unknown_after(&self, via: &[usize]) -> Bits {
+        let node = self.nodes.last().expect("there is the first one");
+        let mut unknown = node.unknown.clone();
+        via.iter().for_each(|op| unknown.flip(*op));
+        unknown
     }
 
-    /// Undoes the last step; where to go on looking. `None` where there is none to undo.
-    fn take_back(&mut self) -> Option<Cursor> {
-        let Taken { cursor, op, before } = self.stack.pop()?;
-        let timeline = &mut self.timeline;
-        match cursor {
-            Cursor::Answered(place) => {
-                timeline.links.put_back(timeline.completion[op]);
-                timeline.links.put_back(place);
-                self.answered.flip(op);
-            }
-            Cursor::Unknown(place) => {
-                timeline.unknown_links.put_back(place);
-                self.unknown.flip(op);
-            }
-        }
-        self.state = before;
-        Some(self.following(cursor))
+    fn take(&mut self, step: Step<M::State>) {
+        let Step {
+            via,
+            place,
+            op,
+            after,
+        } = step;
+        self.timeline.links.take_out(place);
+        self.timeline.links.take_out(self.timeline.completion[op]);
+        self.answered.flip(op);
+        let unknown = self.unknown_after(&via);
+        let node = self.nodes.last_mut().expect("there is the first one");
+        node.taken = Some((via, place, op));
+        self.nodes.push(Node::new(after, unknown));
+    }
+
+    /// Undoes the last step, if there is one.
+    fn take_back(&mut self) -> bool {
+        self.nodes.pop();
+        let Some((_, place, op)) = self.nodes.last_mut().and_then(|node| node.taken.take()) else {
+            return false;
+        };
+        self.timeline.links.put_back(self.timeline.completion[op]);
+        self.timeline.links.put_back(place);
+        self.answered.flip(op);
+        true
+    }
+
+    /// The order so far.
+    fn prefix(&self) -> Vec<usize> {
+        let taken = self.nodes.iter().filter_map(|node| node.taken.as_ref());
+        taken
+            .flat_map(|(via, _, op)| via.iter().copied().chain([*op]))
+            .collect()
+    }
+}
+
+fn ended<K, I, O>(op: &Op<K, I, O>) -> u64 {
+    match op.fate {
+        Fate::Done { completed_ns, .. } => completed_ns,
+        Fate::Failed | Fate::Unknown => u64::MAX,
     }
 }
