@@ -4,6 +4,7 @@ use crate::checker::{edn, log_index};
 use crate::claims;
 use crate::final_state::Finals;
 use crate::history::{self, Call, Edge, Fault, Outcome, Record, StageName, TimeNs};
+use crate::nemesis;
 use crate::run::{Directory, RunFile};
 use crate::verdict::{Finding, Kind, Verdict};
 use crate::workload::{self, Evidence, Workload};
@@ -44,6 +45,9 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
         .collect();
     let workload = workload::named(&run.workload, directory.path())?;
     let mut verdicts = vec![harness(&run, &records, &calls)];
+    if let Some(outcome) = nemesis::Outcome::load(directory.path())? {
+        verdicts.extend(outcome.verdicts());
+    }
     if verdicts[0].finding != Finding::Pass && finals.nodes.is_empty() {
         // There is nothing to judge, and nothing to hide that by.
         return Ok(verdicts);

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use onward_jepsen::nemesis::Kind;
 use onward_jepsen::net::Isolation;
 use onward_jepsen::run::{self, Directory, Options, Ran};
 use onward_jepsen::verdict::{Finding, overall};
@@ -64,6 +65,8 @@ enum Demand {
     Sim(onward_jepsen::sim::Options),
     /// Lists the workloads
     Workloads,
+    /// Lists the nemeses
+    Nemeses,
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +74,8 @@ struct Run {
     /// What clients ask; `onward-jepsen workloads` lists them
     #[arg(long)]
     workload: String,
-    /// What is done to the cluster meanwhile, comma-separated; nothing without it
+    /// What is done to the cluster meanwhile, comma-separated; `onward-jepsen nemeses` lists it, `random` draws two or
+    /// three
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     nemesis: Vec<String>,
     #[command(flatten)]
@@ -252,6 +256,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         Demand::Sim(options) => options.run(),
         Demand::Workloads => {
             print::workloads(workload::NAMES);
+            Ok(ExitCode::SUCCESS)
+        }
+        Demand::Nemeses => {
+            let all = Kind::ALL.map(|kind| (kind.name(), kind.about()));
+            print::workloads(&all);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -97,7 +97,7 @@ pub fn hunted(hunted: &crate::mutants::Hunted) {
     );
 }
 
-/// The workloads, a line each.
+/// The workloads or the nemeses, a line each.
 pub fn workloads(names: &[(&str, &str)]) {
     for (name, about) in names {
         println!("{name:<14}{about}");

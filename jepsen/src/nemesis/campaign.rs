@@ -1,6 +1,7 @@
 //! Carries a plan out: each strike at its time, each taken back at its time, and everything at the end.
 
 use super::Kind;
+use super::outcome::Outcome;
 use super::plan::{Plan, Strike};
 use super::strike::{Came, Ongoing};
 use super::target::minority;
@@ -16,17 +17,6 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_millis(100);
 /// How long nodes may take to come back once everything is healed.
 const HEAL_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What came of a campaign.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Faults that could not be made or taken back: the harness failed.
-    pub failures: Vec<String>,
-    /// Strikes that found nothing to strike, or had no effect: they did not happen, and nobody is to blame.
-    pub missed: Vec<String>,
-    /// Processes that ended without a fault that explains it, with their last words: the system failed.
-    pub fallen: Vec<String>,
-}
 
 /// One plan under way on one cluster.
 pub struct Campaign<'a> {
@@ -91,7 +81,7 @@ impl<'a> Campaign<'a> {
     /// Waits, while what is over is taken back, clocks flicker, and nodes that fell are started again.
     async fn idle_until(&mut self, until: Instant) {
         loop {
-            self.end_due(Instant::now()).await;
+            self.end_due(Some(Instant::now())).await;
             for (.., ongoing) in &mut self.ongoing {
                 if let Err(error) = ongoing.tick(self.cluster).await {
                     self.outcome.failures.push(format!("{error:#}"));
@@ -106,11 +96,11 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    /// Takes back what is over.
-    async fn end_due(&mut self, now: Instant) {
+    /// Takes back what is over by `now`; without, everything.
+    async fn end_due(&mut self, now: Option<Instant>) {
         let (due, rest) = std::mem::take(&mut self.ongoing)
             .into_iter()
-            .partition(|(end, ..)| *end <= now);
+            .partition(|(end, ..)| now.is_none_or(|now| *end <= now));
         self.ongoing = rest;
         for (_, strike, ongoing) in due {
             if let Err(error) = self.end(&strike, ongoing).await {
@@ -183,15 +173,20 @@ impl<'a> Campaign<'a> {
     }
 
     /// Takes everything back, whatever is under way, and waits until every process answers and every lost disk is made
-    /// good.
-    ///
-    /// # Errors
-    /// Where that does not come about in time.
-    pub async fn heal_all(&mut self) -> anyhow::Result<()> {
-        for (_, strike, ongoing) in std::mem::take(&mut self.ongoing) {
-            self.end(&strike, ongoing).await?;
+    /// good. What does not come back is in the outcome.
+    pub async fn heal_all(&mut self) {
+        self.end_due(None).await;
+        if let Err(error) = self.cluster.heal().await {
+            self.outcome
+                .failures
+                .push(format!("not everything could be taken back: {error:#}"));
         }
-        self.cluster.heal().await?;
+        if let Err(error) = self.come_back().await {
+            self.outcome.unhealed = Some(format!("{error:#}"));
+        }
+    }
+
+    async fn come_back(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + HEAL_PATIENCE;
         for id in self.cluster.ids() {
             while !self.cluster.answers(id).await {

@@ -8,12 +8,14 @@
 
 mod campaign;
 mod disks;
+mod outcome;
 mod partition;
 mod plan;
 mod strike;
 mod target;
 
-pub use campaign::{Campaign, Outcome};
+pub use campaign::Campaign;
+pub use outcome::Outcome;
 pub use partition::Shape;
 pub use plan::{Fault, Hold, Media, Plan, Stream, Strike, Time, compose, plan};
 pub use target::Target;
@@ -117,6 +119,29 @@ impl Kind {
         }
     }
 
+    /// What it does, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Kind::Kill => "SIGKILL of the leader, a follower or a minority, and a start seconds later",
+            Kind::Pause => "SIGSTOP, and SIGCONT seconds later",
+            Kind::Restart => "SIGTERM and a start at once: a leader hands over",
+            Kind::Power => "all, or many, are killed at once",
+            Kind::Partition => "one alone, halves, minority, majorities ring, bridge, one-way",
+            Kind::Slow => "streams between nodes are late, thin, stuck, or break off",
+            Kind::Lossy => "packets between nodes are lost",
+            Kind::Clock => "clocks jump, flicker, or run at another speed",
+            Kind::Replace => "a node loses its disk, and a new member takes its place",
+            Kind::Snapshot => "a follower is held back until it needs a snapshot",
+            Kind::Rolling => "all go over to another binary one by one, and back",
+            Kind::Unsynced => "a power cut that takes all writes that were not synced",
+            Kind::Torn => "a power cut that leaves some of them, and tears others",
+            Kind::Eio => "syncs fail with EIO",
+            Kind::Full => "disks are full",
+            Kind::SlowDisk => "syncs, reads and writes take long",
+            Kind::Bitflip => "bits are flipped on the disks of a minority",
+        }
+    }
+
     /// Why it cannot be done here, if it cannot.
     pub fn obstacle(self, isolation: Isolation, other_binary: bool) -> Option<String> {
         let needed = match self {
@@ -148,6 +173,32 @@ impl FromStr for Kind {
             format!("there is no nemesis `{text}`; there are {}", names.join(", "))
         })
     }
+}
+
+/// The kinds of these names; `random` stands for two or three of those that are possible, drawn from `seed`.
+///
+/// # Errors
+/// Where there is no such kind.
+pub fn named(
+    names: &[String],
+    seed: u64,
+    isolation: Isolation,
+    other_binary: bool,
+) -> Result<Vec<Kind>, String> {
+    let mut kinds = Vec::new();
+    for name in names {
+        if name == "random" {
+            let possible = |kind: &Kind| kind.obstacle(isolation, other_binary).is_none();
+            let possible: Vec<Kind> = Kind::ALL.into_iter().filter(possible).collect();
+            kinds.extend(compose(seed, &possible));
+        } else {
+            kinds.push(name.parse()?);
+        }
+    }
+    // Each strikes in its own time, and only once.
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
 }
 
 /// What nodes must be fitted with for these kinds; what their disks leave open is drawn from `seed`.

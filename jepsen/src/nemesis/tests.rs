@@ -53,6 +53,17 @@ fn kinds_are_read_by_name() {
     for kind in Kind::ALL {
         assert_eq!(kind.name().parse(), Ok(kind));
     }
+    let named = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        super::named(&names, 3, Isolation::Loopback, false)
+    };
+    assert_eq!(
+        named(&["pause", "kill", "pause"]),
+        Ok(vec![Kind::Kill, Kind::Pause])
+    );
+    let drawn = named(&["random"]).expect("all of them are possible");
+    assert!((2..=3).contains(&drawn.len()), "{drawn:?}");
+    assert!(!drawn.contains(&Kind::Lossy) && !drawn.contains(&Kind::Rolling));
     let error = "earthquake".parse::<Kind>().expect_err("there is none");
     assert!(error.contains("partition"), "{error}");
 }
@@ -106,7 +117,7 @@ async fn carry_out(cluster: &Cluster, dir: &std::path::Path, plan: &Plan) -> Vec
         () = write(cluster) => {}
     }
     assert_eq!(campaign.outcome(), &Outcome::default(), "{plan}");
-    campaign.heal_all().await.expect("heals");
+    campaign.heal_all().await;
     cluster.wait_until_ready(PATIENCE).await.expect("all serve");
     assert_eq!(campaign.outcome(), &Outcome::default(), "{plan}");
     recorder.finish().expect("written");
@@ -263,7 +274,7 @@ async fn a_leader_that_is_cut_off_is_replaced_by_another() {
         () = campaign.run(&plan) => panic!("the partition ended first"),
         () = elsewhere => {}
     }
-    campaign.heal_all().await.expect("heals");
+    campaign.heal_all().await;
     cluster.wait_until_ready(PATIENCE).await.expect("all serve");
 }
 

@@ -2,6 +2,7 @@
 
 use super::Options;
 use crate::matrix::Combination;
+use crate::nemesis::Plan;
 use crate::verdict::Verdict;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,15 @@ impl Directory {
         let path = self.0.join("run.json");
         let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// Writes down, for people, what is going to be done to the cluster.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn save_plan(&self, plan: &Plan) -> anyhow::Result<()> {
+        let path = self.0.join("plan.txt");
+        std::fs::write(&path, plan.to_string()).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Notes that the harness came to its end, and why before time.

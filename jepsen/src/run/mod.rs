@@ -10,14 +10,15 @@ pub use directory::{Directory, RunFile};
 pub use recorder::{Recorder, Tally};
 
 use crate::client::{Client, Target};
-use crate::cluster::{self, Cluster, Fittings};
+use crate::cluster::{self, Cluster};
 use crate::final_state::{Finals, HARNESS, PAIRS};
 use crate::history::StageName;
 use crate::judge;
+use crate::nemesis::{self, Campaign, Kind, Plan};
 use crate::net::Isolation;
 use crate::verdict::Verdict;
 use crate::workload::{self, Workload};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use load::{Load, Phase};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -72,11 +73,17 @@ pub struct Ran {
 /// Runs and judges.
 ///
 /// # Errors
-/// Where not even a directory for the run could be made. Everything else is a verdict.
+/// Where there is no such workload or nemesis, or not even a directory for the run could be made. Everything else is a
+/// verdict.
 pub async fn run(options: &Options) -> anyhow::Result<Ran> {
+    let kinds = kinds(options)?;
+    let options = &Options {
+        nemeses: kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        ..options.clone()
+    };
     let directory = Directory::create(options)?;
     let workload: Arc<dyn Workload> = Arc::from(workload::named(&options.workload, directory.path())?);
-    let driven = drive(options, &directory, workload).await;
+    let driven = drive(options, &kinds, &directory, workload).await;
     let failure = driven.err().map(|error| format!("{error:#}"));
     directory.finish(failure)?;
     let verdicts = judge::judge(&directory);
@@ -84,7 +91,25 @@ pub async fn run(options: &Options) -> anyhow::Result<Ran> {
     Ok(Ran { directory, verdicts })
 }
 
-async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workload>) -> anyhow::Result<()> {
+fn kinds(options: &Options) -> anyhow::Result<Vec<Kind>> {
+    let other_binary = options.other_binary.is_some();
+    nemesis::named(&options.nemeses, options.seed, options.isolation, other_binary)
+        .map_err(anyhow::Error::msg)
+}
+
+async fn drive(
+    options: &Options,
+    kinds: &[Kind],
+    directory: &Directory,
+    workload: Arc<dyn Workload>,
+) -> anyhow::Result<()> {
+    for kind in kinds {
+        if let Some(obstacle) = kind.obstacle(options.isolation, options.other_binary.is_some()) {
+            bail!("{obstacle}");
+        }
+    }
+    let plan = nemesis::plan(kinds, options.seed, options.time);
+    directory.save_plan(&plan)?;
     let recorder = Arc::new(Recorder::create(directory.path())?);
     let cluster = Cluster::start(cluster::Options {
         binary: options.binary.clone(),
@@ -92,7 +117,7 @@ async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workl
         nodes: options.nodes,
         dir: directory.nodes(),
         isolation: options.isolation,
-        fittings: Fittings::default(),
+        fittings: nemesis::fittings(kinds, options.seed),
     })
     .await?;
     let nodes: Arc<[Target]> = cluster.nodes().iter().map(Target::from).collect();
@@ -106,7 +131,11 @@ async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workl
         clients: options.clients,
         seed: options.seed,
     };
-    let staged = stages(options, &load, &phases).await;
+    let mut campaign = Campaign::new(&cluster, &recorder);
+    let staged = stages(options, &load, &phases, &mut campaign, &plan).await;
+    if !kinds.is_empty() {
+        campaign.outcome().save(directory.path())?;
+    }
     let finals = match staged {
         Ok(()) => {
             recorder.stage(StageName::FinalReads);
@@ -126,7 +155,13 @@ async fn drive(options: &Options, directory: &Directory, workload: Arc<dyn Workl
 }
 
 /// Everything that clients take part in.
-async fn stages(options: &Options, load: &Load, phases: &watch::Sender<Phase>) -> anyhow::Result<()> {
+async fn stages(
+    options: &Options,
+    load: &Load,
+    phases: &watch::Sender<Phase>,
+    campaign: &mut Campaign<'_>,
+    plan: &Plan,
+) -> anyhow::Result<()> {
     let Load {
         workload, recorder, ..
     } = load;
@@ -135,10 +170,14 @@ async fn stages(options: &Options, load: &Load, phases: &watch::Sender<Phase>) -
     recorder.stage(StageName::Faults);
     let mut clients = load.start();
     let deadline = Instant::now() + options.time;
-    while Instant::now() < deadline {
-        tokio::time::sleep(TICK).await;
-        progress(recorder, "faults", deadline);
-    }
+    let time = async {
+        while Instant::now() < deadline {
+            tokio::time::sleep(TICK).await;
+            progress(recorder, "faults", deadline);
+        }
+    };
+    tokio::join!(campaign.run(plan), time);
+    campaign.heal_all().await;
     recorder.stage(StageName::Heal);
     phases.send_replace(Phase::Home);
     let deadline = Instant::now() + HEAL_PATIENCE;
