@@ -71,6 +71,10 @@ pub fn matrix_end(rows: &[Row], page: &Path) {
     println!("\n{passed} of {} runs pass: {}", rows.len(), page.display());
 }
 
+/// How much of what a check said stands in the table of planted bugs.
+#[cfg(feature = "mutants")]
+const SAID_MAX: usize = 110;
+
 /// The head of the table of planted bugs.
 #[cfg(feature = "mutants")]
 pub fn hunt_head() {
@@ -93,7 +97,10 @@ pub fn hunted(hunted: &crate::mutants::Hunted) {
         hunt.how(),
         hunt.within.as_secs(),
         hunted.took.as_secs(),
-        said.replace('|', "\\|")
+        said.chars()
+            .take(SAID_MAX)
+            .collect::<String>()
+            .replace('|', "\\|")
     );
 }
 
