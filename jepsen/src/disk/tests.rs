@@ -93,6 +93,16 @@ fn it_is_a_file_system() {
     assert_eq!(fs::read(root.join("a/link")).expect("reads"), b"first");
 }
 
+/// The kernel maps the program's file to run it.
+#[test]
+fn files_can_be_mapped() {
+    let Some((_dir, disk)) = mounted(13) else { return };
+    let program = disk.path().join("true");
+    fs::copy("/bin/true", &program).expect("copies");
+    let status = std::process::Command::new(&program).status().expect("runs");
+    assert!(status.success());
+}
+
 #[test]
 fn a_power_cut_takes_what_was_not_synced() {
     let Some((_dir, disk)) = mounted(2) else { return };
@@ -340,4 +350,58 @@ fn a_busy_disk_is_unmounted_and_live_ones_are_not_stale() {
         overlapping.is_err(),
         "a mount point inside the backing directory would vanish"
     );
+}
+
+/// Says where the process of the test below is to mount.
+const DIR_OF_THE_KILLED: &str = "ONWARD_JEPSEN_DIR_OF_THE_KILLED";
+
+#[test]
+fn mounts_of_a_killed_harness_are_cleared() {
+    if let Err(reason) = usable() {
+        return eprintln!("not tested: {reason}");
+    }
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut harness = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "disk::tests::a_harness_that_is_killed", "--ignored"])
+        .env(DIR_OF_THE_KILLED, dir.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let (data, backing) = (dir.path().join("data"), dir.path().join("backing"));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !data.join("here").exists() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the other harness mounts nothing"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(
+        unmount_stale(dir.path()).expect("looks"),
+        [""; 0].map(PathBuf::from)
+    );
+    harness.kill().expect("kills");
+    harness.wait().expect("ends");
+    assert_eq!(
+        unmount_stale(dir.path()).expect("clears"),
+        [data.canonicalize().expect("is a directory again")]
+    );
+    assert!(!data.join("here").exists());
+    let error = FaultyDisk::mount(&backing, &data, 1)
+        .err()
+        .expect("its files have no names");
+    assert!(error.to_string().contains("killed"), "{error}");
+}
+
+#[test]
+#[ignore = "a process of its own, for the test above"]
+fn a_harness_that_is_killed() {
+    let Some(dir) = std::env::var_os(DIR_OF_THE_KILLED).map(PathBuf::from) else {
+        return;
+    };
+    let disk = FaultyDisk::mount(&dir.join("backing"), &dir.join("data"), 1).expect("mounts");
+    durable(&disk.path().join("here"), b"here");
+    // Until it is killed, or the test that started it is.
+    io::stdin().read_line(&mut String::new()).expect("reads");
 }

@@ -1,26 +1,21 @@
-//! The files of a disk, on the backing directory: what is there now, and all that it takes to undo what is not durable.
-//!
-//! While mounted, every file lies under its number in one flat folder, so that a name that comes back finds its bytes;
-//! directories lie there too, empty, for their attributes. At unmount the tree is laid out as plain files again.
+//! The files of a disk: what is there now, and all that it takes to undo what is not durable.
 
-use super::faults::{Flip, Loss, Lost};
-use super::names::{Ino, Names, ROOT, Slot};
+mod durability;
+mod layout;
+
+use super::names::{Ino, Names, Slot};
 use super::pages::{PAGE, Unsynced};
-use anyhow::{Context, bail};
+use layout::open_held;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The folder of numbered files in the backing directory, while the disk is mounted.
-const HELD: &str = ".held";
 
 /// A regular file.
 struct Regular {
@@ -51,84 +46,6 @@ fn fail<T>(errno: Errno) -> io::Result<T> {
 }
 
 impl Store {
-    /// Takes over what is in `backing`; all of it is durable.
-    pub(super) fn open(backing: &Path, seed: u64) -> anyhow::Result<Self> {
-        let held = backing.join(HELD);
-        if held.exists() {
-            bail!(
-                "{} is what a harness left that was killed while its disk was mounted: no file in it has a name any \
-                 more; remove {}",
-                held.display(),
-                backing.display()
-            );
-        }
-        fs::create_dir(&held).with_context(|| format!("cannot create {}", held.display()))?;
-        let mut store = Store {
-            backing: backing.to_owned(),
-            names: Names::new(),
-            files: BTreeMap::new(),
-            handles: BTreeMap::new(),
-            numbers: ROOT.0,
-            space_left: None,
-            random: ChaCha8Rng::seed_from_u64(seed),
-        };
-        fs::create_dir(store.held(ROOT))?;
-        store
-            .take_over(backing, ROOT, &mut BTreeMap::new())
-            .with_context(|| format!("cannot take over {}", backing.display()))?;
-        Ok(store)
-    }
-
-    fn take_over(&mut self, path: &Path, dir: Ino, links: &mut BTreeMap<u64, Ino>) -> io::Result<()> {
-        fs::set_permissions(self.held(dir), fs::metadata(path)?.permissions())?;
-        for entry in fs::read_dir(path)? {
-            let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-            if name == HELD {
-                continue;
-            }
-            let meta = fs::symlink_metadata(&path)?;
-            if let Some(ino) = links.get(&meta.ino()) {
-                self.names.add_durable(&Slot::new(dir, &name), *ino);
-                fs::remove_file(&path)?;
-                continue;
-            }
-            let ino = self.next_ino();
-            if meta.is_dir() {
-                fs::create_dir(self.held(ino))?;
-                self.names.add_dir(ino);
-                self.take_over(&path, ino, links)?;
-                fs::remove_dir(&path)?;
-            } else {
-                fs::rename(&path, self.held(ino))?;
-                links.insert(meta.ino(), ino);
-                if meta.is_file() {
-                    self.add_file(ino, meta.len());
-                }
-            }
-            self.names.add_durable(&Slot::new(dir, &name), ino);
-        }
-        Ok(())
-    }
-
-    /// Lays the tree out in the backing directory as it is now; the store is of no use afterwards.
-    pub(super) fn lay_out(&mut self) -> io::Result<()> {
-        self.handles.clear();
-        for (path, ino) in self.names.walk() {
-            let path = self.backing.join(path);
-            if self.names.is_dir(ino) {
-                fs::create_dir(&path)?;
-                fs::set_permissions(&path, fs::metadata(self.held(ino))?.permissions())?;
-            } else {
-                fs::hard_link(self.held(ino), &path)?;
-            }
-        }
-        fs::remove_dir_all(self.backing.join(HELD))
-    }
-
-    fn held(&self, ino: Ino) -> PathBuf {
-        self.backing.join(HELD).join(ino.0.to_string())
-    }
-
     fn next_ino(&mut self) -> Ino {
         self.numbers += 1;
         Ino(self.numbers)
@@ -277,7 +194,7 @@ impl Store {
     // What is open.
 
     pub(super) fn open_file(&mut self, ino: Ino) -> io::Result<u64> {
-        let file = File::options().read(true).write(true).open(self.held(ino))?;
+        let file = open_held(&self.backing, ino)?;
         Ok(self.add_handle(Handle::File(ino, Arc::new(file))))
     }
 
@@ -352,7 +269,7 @@ impl Store {
     }
 
     pub(super) fn resize(&mut self, ino: Ino, to: u64) -> io::Result<()> {
-        let file = File::options().read(true).write(true).open(self.held(ino))?;
+        let file = open_held(&self.backing, ino)?;
         let Some(regular) = self.files.get_mut(&ino) else {
             return fail(Errno::EISDIR);
         };
@@ -411,127 +328,6 @@ impl Store {
         if let Some(left) = &mut self.space_left {
             *left = left.saturating_sub(more);
         }
-    }
-
-    // Durability.
-
-    pub(super) fn sync_file(&mut self, handle: u64) -> io::Result<()> {
-        let (ino, file) = self.file(handle)?;
-        if let Some(regular) = self.files.get_mut(&ino) {
-            regular.unsynced.synced(file.metadata()?.len());
-        }
-        Ok(())
-    }
-
-    pub(super) fn fail_sync(&mut self, handle: u64) {
-        if let Some(Handle::File(ino, _)) = self.handles.get(&handle)
-            && let Some(regular) = self.files.get_mut(ino)
-        {
-            regular.unsynced.sync_failed();
-        }
-    }
-
-    pub(super) fn sync_dir(&mut self, ino: Ino) {
-        self.names.sync(ino);
-        self.collect();
-    }
-
-    /// Deletes what has no name, can get none back and is not open.
-    fn collect(&mut self) {
-        let mut live = self.names.collect();
-        live.extend(self.handles.values().filter_map(|handle| match handle {
-            Handle::File(ino, _) => Some(*ino),
-            Handle::Dir(_) => None,
-        }));
-        let gone: Vec<Ino> = self
-            .files
-            .keys()
-            .filter(|ino| !live.contains(ino))
-            .copied()
-            .collect();
-        for ino in gone {
-            self.files.remove(&ino);
-            // It may be gone from the backing directory only with the directory itself.
-            let _ = fs::remove_file(self.held(ino));
-        }
-    }
-
-    /// What failed syncs dropped is gone from the page cache too. Returns the bytes that read differently now.
-    pub(super) fn evict_dropped(&mut self) -> io::Result<u64> {
-        let mut lost = 0;
-        let held = self.backing.join(HELD);
-        for (ino, regular) in &mut self.files {
-            if regular.unsynced.has_dropped() {
-                let path = held.join(ino.0.to_string());
-                let file = File::options().read(true).write(true).open(path)?;
-                lost += regular.unsynced.evict_dropped(&file)?;
-            }
-        }
-        Ok(lost)
-    }
-
-    /// The power is cut. What was open is closed, as the processes that had it open are gone.
-    pub(super) fn power_cut(&mut self, loss: Loss) -> io::Result<Lost> {
-        self.handles.clear();
-        let chance = self.random.random_range(0.1..0.9);
-        let random = &mut self.random;
-        let names = self
-            .names
-            .power_cut(|| loss != Loss::All && random.random_bool(chance));
-        let mut bytes = BTreeMap::new();
-        let held = self.backing.join(HELD);
-        for (ino, regular) in &mut self.files {
-            let path = held.join(ino.0.to_string());
-            let file = File::options().read(true).write(true).open(path)?;
-            bytes.insert(*ino, regular.unsynced.power_cut(&file, loss, &mut self.random)?);
-            regular.reserved = file.metadata()?.len().next_multiple_of(PAGE);
-        }
-        self.collect();
-        let files = self.names.walk().into_iter();
-        let files = files.filter_map(|(path, ino)| Some((path, *bytes.get(&ino)?)));
-        Ok(Lost {
-            files: files.filter(|(_, bytes)| *bytes > 0).collect(),
-            bytes: bytes.values().sum(),
-            names,
-        })
-    }
-
-    /// Flips `count` bits of the files that `pick` names by their path, each byte as likely as another.
-    pub(super) fn flip_bits(&mut self, pick: &dyn Fn(&Path) -> bool, count: usize) -> io::Result<Vec<Flip>> {
-        let mut picked = Vec::new();
-        for (path, ino) in self.names.walk() {
-            if self.files.contains_key(&ino) && pick(&path) {
-                let bytes = fs::metadata(self.held(ino))?.len();
-                picked.push((path, ino, bytes));
-            }
-        }
-        let total: u64 = picked.iter().map(|(_, _, bytes)| bytes).sum();
-        let mut flips = Vec::new();
-        for _ in 0..if total == 0 { 0 } else { count } {
-            let mut offset = self.random.random_range(0..total);
-            let bit = self.random.random_range(0..8);
-            let at = picked.iter().find(|(_, _, bytes)| {
-                let here = offset < *bytes;
-                offset -= if here { 0 } else { *bytes };
-                here
-            });
-            let Some((path, ino, _)) = at else { continue };
-            self.flip(*ino, offset, 1 << bit)?;
-            let file = path.clone();
-            flips.push(Flip { file, offset, bit });
-        }
-        Ok(flips)
-    }
-
-    fn flip(&mut self, ino: Ino, offset: u64, mask: u8) -> io::Result<()> {
-        let file = File::options().read(true).write(true).open(self.held(ino))?;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset)?;
-        file.write_all_at(&[byte[0] ^ mask], offset)?;
-        if let Some(regular) = self.files.get_mut(&ino) {
-            regular.unsynced.flip(offset, mask);
-        }
-        Ok(())
     }
 
     /// How many bytes the backing directory's disk has: all, and free.
