@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, last_words};
 use crate::history::Edge;
 use crate::run::Recorder;
 use anyhow::ensure;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub struct Campaign<'a> {
     pub(super) damaged: BTreeSet<u64>,
     /// Nodes who may stop by themselves: their disks have failed.
     pub(super) excused: BTreeSet<u64>,
+    /// Whom each strike that is not over struck, by what it was drawn from.
+    struck: BTreeMap<u64, Vec<u64>>,
     outcome: Outcome,
 }
 
@@ -42,6 +44,7 @@ impl<'a> Campaign<'a> {
             losses: BTreeSet::new(),
             damaged: BTreeSet::new(),
             excused: BTreeSet::new(),
+            struck: BTreeMap::new(),
             outcome: Outcome::default(),
         }
     }
@@ -57,8 +60,10 @@ impl<'a> Campaign<'a> {
         for strike in &plan.strikes {
             let at = began + strike.at;
             self.idle_until(at).await;
+            let kind = strike.fault.kind();
+            self.end_where(|_, earlier| earlier.fault.kind() == kind).await;
             let struck = self.strike(strike).await;
-            self.note(strike, struck, began);
+            self.note(strike, struck);
         }
         while let Some(next) = self.next_end() {
             self.idle_until(next).await;
@@ -69,10 +74,14 @@ impl<'a> Campaign<'a> {
         self.ongoing.iter().map(|(end, ..)| *end).min()
     }
 
-    fn note(&mut self, strike: &Strike, came: anyhow::Result<Came>, began: Instant) {
+    fn note(&mut self, strike: &Strike, came: anyhow::Result<Came>) {
         let (kind, fault) = (strike.fault.kind(), strike.fault);
         match came {
-            Ok(Came::Struck(ongoing)) => self.ongoing.push((began + strike.until, strike.clone(), ongoing)),
+            Ok(Came::Struck(ongoing)) => {
+                // It lasts as long as was planned, however long it took to make it.
+                let end = Instant::now() + (strike.until - strike.at);
+                self.ongoing.push((end, strike.clone(), ongoing));
+            }
             Ok(Came::Missed(why)) => self.miss(strike, &why),
             Err(error) => self.outcome.failures.push(format!("{kind}: {fault}: {error:#}")),
         }
@@ -81,26 +90,26 @@ impl<'a> Campaign<'a> {
     /// Waits, while what is over is taken back, clocks flicker, and nodes that fell are started again.
     async fn idle_until(&mut self, until: Instant) {
         loop {
-            self.end_due(Some(Instant::now())).await;
+            let now = Instant::now();
+            self.end_where(|end, _| end <= now).await;
             for (.., ongoing) in &mut self.ongoing {
                 if let Err(error) = ongoing.tick(self.cluster).await {
                     self.outcome.failures.push(format!("{error:#}"));
                 }
             }
             self.raise_fallen().await;
-            let now = Instant::now();
-            if now >= until {
+            if Instant::now() >= until {
                 return;
             }
-            tokio::time::sleep(TICK.min(until - now)).await;
+            tokio::time::sleep_until(until.min(now + TICK)).await;
         }
     }
 
-    /// Takes back what is over by `now`; without, everything.
-    async fn end_due(&mut self, now: Option<Instant>) {
+    /// Takes back what is chosen.
+    async fn end_where(&mut self, chosen: impl Fn(Instant, &Strike) -> bool) {
         let (due, rest) = std::mem::take(&mut self.ongoing)
             .into_iter()
-            .partition(|(end, ..)| now.is_none_or(|now| *end <= now));
+            .partition(|(end, strike, _)| chosen(*end, strike));
         self.ongoing = rest;
         for (_, strike, ongoing) in due {
             if let Err(error) = self.end(&strike, ongoing).await {
@@ -111,9 +120,18 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    /// Writes down a fault as it begins, ends, or strikes.
-    pub(super) fn record(&self, strike: &Strike, edge: Edge, what: impl Into<String>, nodes: &[u64]) {
+    /// Writes down a fault as it begins or strikes.
+    pub(super) fn record(&mut self, strike: &Strike, edge: Edge, what: impl Into<String>, nodes: &[u64]) {
+        if edge == Edge::Begin {
+            self.struck.insert(strike.draw, nodes.to_vec());
+        }
         self.record_as(strike.fault.kind(), edge, what, nodes);
+    }
+
+    /// Writes down that a fault is over for the nodes that it struck.
+    pub(super) fn record_end(&mut self, strike: &Strike, what: impl Into<String>) {
+        let nodes = self.struck.remove(&strike.draw).unwrap_or_default();
+        self.record_as(strike.fault.kind(), Edge::End, what, &nodes);
     }
 
     /// Writes down a fault under the name of another kind.
@@ -175,7 +193,7 @@ impl<'a> Campaign<'a> {
     /// Takes everything back, whatever is under way, and waits until every process answers and every lost disk is made
     /// good. What does not come back is in the outcome.
     pub async fn heal_all(&mut self) {
-        self.end_due(None).await;
+        self.end_where(|_, _| true).await;
         if let Err(error) = self.cluster.heal().await {
             self.outcome
                 .failures

@@ -60,10 +60,18 @@ impl fmt::Display for Shape {
 /// The directions to be cut, as (from, to).
 pub(super) type Cuts = BTreeSet<(u64, u64)>;
 
-/// Which directions a shape cuts between `nodes`, and how that looks.
-pub(super) fn cuts(shape: Shape, nodes: &[u64], leader: Option<u64>, rng: &mut ChaCha8Rng) -> (Cuts, String) {
+/// Which directions a shape cuts between `nodes`, and how that looks. What is around one node is around one of `running`
+/// where there is one: to cut off the dead is no fault.
+pub(super) fn cuts(
+    shape: Shape,
+    nodes: &[u64],
+    running: &[u64],
+    leader: Option<u64>,
+    rng: &mut ChaCha8Rng,
+) -> (Cuts, String) {
     let mut order = nodes.to_vec();
     order.shuffle(rng);
+    order.sort_by_key(|id| !running.contains(id));
     // Shapes around one node are around the leader half of the time.
     if let Some(leader) = leader
         && (matches!(shape, Shape::LeaderInMinority) || rng.random_bool(0.5))
@@ -153,7 +161,7 @@ mod tests {
         for nodes in [&[1, 2, 3][..], &[1, 2, 3, 4, 5]] {
             for seed in 0..50 {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                let mut of = |shape| cuts(shape, nodes, Some(2), &mut rng).0;
+                let mut of = |shape| cuts(shape, nodes, nodes, Some(2), &mut rng).0;
                 let n = nodes.len();
                 assert_eq!(of(Shape::One).len(), 2 * (n - 1));
                 assert_eq!(of(Shape::Halves).len(), 2 * (n / 2) * n.div_ceil(2));

@@ -63,8 +63,8 @@ pub(super) enum Ongoing {
         /// What has to be taken back.
         by: Box<Ongoing>,
     },
-    /// These run the other binary.
-    Upgraded(Vec<u64>),
+    /// All run the other binary.
+    Upgraded,
     /// These have disks that fail.
     FailingDisks(Vec<u64>),
 }
@@ -177,7 +177,8 @@ impl Campaign<'_> {
     ) -> anyhow::Result<Came> {
         let leader = self.cluster.leader().await;
         let nodes = self.cluster.ids();
-        let (cuts, how) = partition::cuts(shape, &nodes, leader, rng);
+        let running = running(Target::All, self.cluster, rng).await?;
+        let (cuts, how) = partition::cuts(shape, &nodes, &running, leader, rng);
         for (from, to) in &cuts {
             self.cluster.network().cut(*from, *to).await?;
         }
@@ -307,19 +308,19 @@ impl Campaign<'_> {
                 self.record_as(hold.kind(), Edge::End, format!("node {node}"), &[node]);
                 Ok(())
             }
-            Ongoing::Upgraded(nodes) => {
+            Ongoing::Upgraded => {
                 roll(self.cluster, Build::Tested).await?;
-                self.record(strike, Edge::End, "all are back", &nodes);
+                self.record_end(strike, "all are back");
                 Ok(())
             }
             Ongoing::FailingDisks(nodes) => {
                 self.mend_disks(&nodes).await?;
-                self.record(strike, Edge::End, strike.fault.to_string(), &nodes);
+                self.record_end(strike, strike.fault.to_string());
                 Ok(())
             }
             ongoing => {
-                let nodes = take_back(self.cluster, ongoing).await?;
-                self.record(strike, Edge::End, strike.fault.to_string(), &nodes);
+                take_back(self.cluster, ongoing).await?;
+                self.record_end(strike, strike.fault.to_string());
                 Ok(())
             }
         }
@@ -333,12 +334,12 @@ impl Campaign<'_> {
         );
         self.record(strike, Edge::Begin, "to the other binary, one by one", &nodes);
         roll(self.cluster, Build::Other).await?;
-        Ok(Came::Struck(Ongoing::Upgraded(nodes)))
+        Ok(Came::Struck(Ongoing::Upgraded))
     }
 }
 
-/// Takes back what it can without a word; the nodes that it was about.
-async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<Vec<u64>> {
+/// Takes back what it can without a word.
+async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<()> {
     let network = cluster.network();
     match ongoing {
         Ongoing::Down(nodes) => {
@@ -348,7 +349,6 @@ async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<Vec<u6
                     cluster.start_node(*id).await?;
                 }
             }
-            Ok(nodes)
         }
         Ongoing::Paused(nodes) => {
             for id in &nodes {
@@ -356,37 +356,31 @@ async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<Vec<u6
                     cluster.resume(*id).await?;
                 }
             }
-            Ok(nodes)
         }
         Ongoing::Cut(links) => {
             for (from, to) in &links {
                 network.mend(*from, *to).await?;
             }
-            Ok(ends(&links))
         }
         Ongoing::Shaped(links) => {
             for (from, to) in &links {
                 network.shape(*from, *to, net::Shape::default())?;
             }
-            Ok(ends(&links))
         }
         Ongoing::Lossy(links) => {
             for (from, to) in &links {
                 network.lose(*from, *to, 0).await?;
             }
-            Ok(ends(&links))
         }
         Ongoing::Clocks(nodes) | Ongoing::Strobe(nodes, ..) => {
             for id in &nodes {
                 cluster.set_clock(*id, Skew::default()).await?;
             }
-            Ok(nodes)
         }
         // Taken back in ways of their own.
-        Ongoing::Over | Ongoing::Held { .. } | Ongoing::Upgraded(_) | Ongoing::FailingDisks(_) => {
-            Ok(Vec::new())
-        }
+        Ongoing::Over | Ongoing::Held { .. } | Ongoing::Upgraded | Ongoing::FailingDisks(_) => {}
     }
+    Ok(())
 }
 
 /// Waits until the log that a node lacks is gone; where the leader's log begins then.
@@ -432,11 +426,6 @@ fn links_of(cluster: &Cluster, target: Target, nodes: &[u64]) -> Links {
     pairs
         .filter(|(from, to)| from != to && (concerned(from) || concerned(to)))
         .collect()
-}
-
-fn ends(links: &Links) -> Vec<u64> {
-    let ends: BTreeSet<u64> = links.iter().flat_map(|(from, to)| [*from, *to]).collect();
-    ends.into_iter().collect()
 }
 
 async fn touched(cluster: &Cluster, links: &Links) -> anyhow::Result<u64> {

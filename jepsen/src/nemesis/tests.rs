@@ -177,7 +177,7 @@ async fn links_are_struck_and_come_back() {
     for isolation in [Isolation::Namespaces, Isolation::Loopback] {
         let lossy = Fault::Lossy(Target::Leader, 30);
         let lossy = (isolation == Isolation::Namespaces).then_some(lossy);
-        let plan = in_a_row(&[&faults[..], lossy.as_slice()].concat(), SECOND);
+        let plan = in_a_row(&[&faults[..], lossy.as_slice()].concat(), SECOND / 2);
         if let Some((dir, cluster)) = cluster(isolation, 3, fittings(&plan.kinds, 0)).await {
             carry_out(&cluster, dir.path(), &plan).await;
         }

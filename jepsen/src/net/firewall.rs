@@ -22,8 +22,8 @@ pub(super) struct Firewall {
 /// What is dropped. A cut and a loss are taken back one by one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// Everything.
-    pub(super) cut: bool,
+    /// Everything, if there is a reason; each is taken back by itself.
+    pub(super) cuts: u8,
     /// So many of a hundred packets.
     pub(super) loss: u8,
 }
@@ -78,7 +78,7 @@ fn script(rules: &BTreeMap<u64, Rule>, addresses: &BTreeMap<u64, Ipv4Addr>) -> S
     let mut drops = String::new();
     for (sender, rule) in rules {
         let sample = match rule {
-            Rule { cut: true, .. } => String::new(),
+            Rule { cuts: 1.., .. } => String::new(),
             Rule { loss: 0, .. } => continue,
             Rule { loss, .. } => format!("numgen random mod 100 < {loss} "),
         };
@@ -129,7 +129,7 @@ mod tests {
             (1, Ipv4Addr::new(198, 18, 0, 1)),
             (2, Ipv4Addr::new(198, 18, 0, 2)),
         ]);
-        let (cut, loss) = (Rule { cut: true, loss: 30 }, Rule { cut: false, loss: 30 });
+        let (cut, loss) = (Rule { cuts: 1, loss: 30 }, Rule { cuts: 0, loss: 30 });
         let rules = BTreeMap::from([(1, cut), (2, loss)]);
         let script = script(&rules, &addresses);
         assert!(

@@ -199,7 +199,8 @@ impl Network {
         self.processes.set(node, pid);
     }
 
-    /// Nothing that `from` sends reaches `to` any more. The other direction stays as it is.
+    /// Nothing that `from` sends reaches `to` any more. The other direction stays as it is. What is cut twice has to be
+    /// mended twice.
     ///
     /// # Errors
     /// Where the rules could not be set.
@@ -217,7 +218,10 @@ impl Network {
 
     async fn set_cut(&self, from: u64, to: u64, cut: bool) -> anyhow::Result<()> {
         match self.isolation {
-            Isolation::Namespaces => self.set_rule(from, to, |rule| rule.cut = cut).await,
+            Isolation::Namespaces => {
+                let change = |rule: &mut Rule| rule.cuts = proxy::counted(rule.cuts, cut);
+                self.set_rule(from, to, change).await
+            }
             Isolation::Loopback => {
                 self.links[&(from, to)].cut(cut);
                 Ok(())
@@ -281,8 +285,7 @@ impl Network {
     /// Where rules could not be taken back.
     pub async fn heal(&self) -> anyhow::Result<()> {
         for link in self.links.values() {
-            link.set(Shape::default());
-            link.cut(false);
+            link.heal();
         }
         if self.isolation == Isolation::Namespaces {
             for seat in self.seats.values() {

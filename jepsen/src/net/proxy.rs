@@ -54,8 +54,8 @@ pub enum Passage {
 /// One direction between two nodes.
 pub(super) struct Link {
     shape: watch::Sender<Shape>,
-    /// Nothing passes, whatever the shape is. The two are taken back one by one.
-    cut: watch::Sender<bool>,
+    /// How many reasons there are that nothing passes, whatever the shape is.
+    cuts: watch::Sender<u8>,
     /// How many pieces and connections were not let through just so.
     touched: AtomicU64,
 }
@@ -65,8 +65,14 @@ impl Link {
         self.shape.send_replace(shape);
     }
 
+    /// One more reason, or one less.
     pub(super) fn cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
+        self.cuts.send_modify(|cuts| *cuts = counted(*cuts, cut));
+    }
+
+    pub(super) fn heal(&self) {
+        self.shape.send_replace(Shape::default());
+        self.cuts.send_replace(0);
     }
 
     pub(super) fn touched(&self) -> u64 {
@@ -83,10 +89,10 @@ impl Link {
 
     /// Waits until something passes.
     async fn open(&self) {
-        while *self.cut.borrow() || self.shape().passage != Passage::Open {
+        while *self.cuts.borrow() > 0 || self.shape().passage != Passage::Open {
             self.touch();
-            let (mut cut, mut shape) = (self.cut.subscribe(), self.shape.subscribe());
-            let whole = cut.wait_for(|cut| !cut);
+            let (mut cuts, mut shape) = (self.cuts.subscribe(), self.shape.subscribe());
+            let whole = cuts.wait_for(|cuts| *cuts == 0);
             whole.await.expect("the link outlives its connections");
             let open = shape.wait_for(|shape| shape.passage == Passage::Open);
             open.await.expect("the link outlives its connections");
@@ -103,6 +109,15 @@ impl Link {
     }
 }
 
+/// A number of reasons, with one more or one less.
+pub(super) fn counted(reasons: u8, more: bool) -> u8 {
+    if more {
+        reasons.saturating_add(1)
+    } else {
+        reasons.saturating_sub(1)
+    }
+}
+
 /// All directions, by sender and receiver.
 pub(super) type Links = Arc<BTreeMap<(u64, u64), Arc<Link>>>;
 
@@ -112,7 +127,7 @@ pub(super) fn links(nodes: u64) -> Links {
     let link = |pair| {
         let link = Link {
             shape: watch::Sender::default(),
-            cut: watch::Sender::default(),
+            cuts: watch::Sender::default(),
             touched: AtomicU64::new(0),
         };
         (pair, Arc::new(link))
