@@ -317,18 +317,32 @@ impl<'a> Chart<'a> {
                 self.height
             );
         }
+        self.stages(&mut out);
+        out
+    }
+
+    /// A line where each stage begins, and its name behind it; before it for the first that begins near the end.
+    fn stages(&self, out: &mut String) {
+        let late_ns = self.run.end_ns / 16 * 15;
+        let mut late = false;
         for (place, stage) in self.run.stages.iter().enumerate() {
-            let x = self.x(stage.time_ns);
+            let (x, name) = (self.x(stage.time_ns), stage_name(stage.stage));
+            let height = self.height;
+            *out += &format!("<line class=\"stage\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"{height}\"/>\n");
+            if stage.time_ns > late_ns {
+                if !std::mem::replace(&mut late, true) {
+                    *out += &format!(
+                        "<text class=\"stage\" x=\"{x}\" dx=\"-4\" y=\"11\" text-anchor=\"end\">{name}</text>\n"
+                    );
+                }
+                continue;
+            }
             let next = self.run.stages.get(place + 1);
-            out += &format!(
-                "<line class=\"stage\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"{}\"/>\
-                 <svg x=\"{x}\" width=\"{}\" height=\"15\"><text class=\"stage\" x=\"4\" y=\"11\">{}</text></svg>\n",
-                self.height,
-                self.width(stage.time_ns, next.map_or(self.run.end_ns, |next| next.time_ns)),
-                stage_name(stage.stage)
+            let width = self.width(stage.time_ns, next.map_or(self.run.end_ns, |next| next.time_ns));
+            *out += &format!(
+                "<svg x=\"{x}\" width=\"{width}\" height=\"15\"><text class=\"stage\" x=\"4\" y=\"11\">{name}</text></svg>\n"
             );
         }
-        out
     }
 
     /// The axis: each zoom has its own ticks, of which the page shows those that have room.
