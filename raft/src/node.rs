@@ -404,6 +404,7 @@ async fn open_stores(
     let opened = blocking(move || {
         let log = LogStore::open(&dir, &host, counters.clone())?;
         let state = State::open(&dir, &host, counters)?;
+        state.cover(log.last())?;
         Ok((log, state))
     });
     match opened.await {

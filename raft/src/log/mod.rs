@@ -97,6 +97,11 @@ impl LogStore {
         self.shared.tail().bounds().start
     }
 
+    /// The last entry, durable or not.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.tail().last
+    }
+
     /// Writes and syncs what is queued, and ends the writer. Nothing may be appended afterwards.
     pub(crate) async fn end(&self) -> io::Result<()> {
         self.writer.clone().end().await

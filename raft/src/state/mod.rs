@@ -195,6 +195,23 @@ impl State {
         }
     }
 
+    /// Takes a snapshot where the state is ahead of a log that ends at `log_end`.
+    ///
+    /// A leader applies what a majority of the others has made durable before its own log is, and a flush may keep that
+    /// when a power loss takes the end of the log. The log then begins anew behind the state, and needs a snapshot that
+    /// reaches there: without one, nobody could be brought up to where it begins.
+    pub(crate) fn cover(&self, log_end: Option<LogId>) -> io::Result<()> {
+        let applied = self.generation().disk().standing()?.applied;
+        let newest = match &*self.current_snapshot() {
+            Some(snapshot) => snapshot.manifest.meta()?.last_log_id,
+            None => None,
+        };
+        if applied > log_end && applied > newest {
+            self.build_snapshot()?;
+        }
+        Ok(())
+    }
+
     fn build_snapshot(&self) -> io::Result<Snapshot> {
         let generation = self.generation();
         let root = self.snapshot_root();
