@@ -125,6 +125,8 @@ pub struct Version<V> {
     pub value: Option<V>,
     /// The revision of the last write; `None` where no answer told it yet.
     pub modified: Option<u64>,
+    /// The last write has at least this revision; what was answered after it tells nothing of that.
+    pub since: u64,
     /// The state is at least this old: no write from now on has this revision.
     pub at_least: u64,
 }
@@ -138,6 +140,7 @@ impl<V: Clone + Eq + Hash + Debug> Model for Versioned<V> {
         Version {
             value: None,
             modified: Some(0),
+            since: 0,
             at_least: 0,
         }
     }
@@ -155,9 +158,9 @@ impl<V: Clone + Eq + Hash + Debug> Model for Versioned<V> {
                     (Some(written), Some(_)) => written == *modified,
                     // Not told yet: it may be any that has not passed before.
                     (None, Some(_)) => match output {
-                        Some(Stamped::Compared { done, .. }) if *modified >= state.at_least => *done,
+                        Some(Stamped::Compared { done, .. }) if *modified >= state.since => *done,
                         Some(_) => false,
-                        None => *modified >= state.at_least,
+                        None => *modified >= state.since,
                     },
                 };
                 state.compares(matches, to, output)
@@ -170,10 +173,12 @@ impl<V: Clone + Eq + Hash + Debug> Model for Versioned<V> {
 impl<V: Clone + Eq> Version<V> {
     /// What a write leaves; one of unknown revision took at least the next.
     fn written(&self, value: &Option<V>, at: Option<u64>) -> Self {
+        let since = at.unwrap_or(self.at_least + 1);
         Version {
             value: value.clone(),
             modified: at,
-            at_least: at.unwrap_or(self.at_least + 1),
+            since,
+            at_least: since,
         }
     }
 
@@ -188,12 +193,13 @@ impl<V: Clone + Eq> Version<V> {
         let modified = match (found, self.modified) {
             (None, known) => known,
             (Some((told, _)), Some(known)) if *told == known => Some(known),
-            (Some((told, _)), None) if (self.at_least..=at).contains(told) => Some(*told),
+            (Some((told, _)), None) if (self.since..=at).contains(told) => Some(*told),
             (Some(_), _) => return None,
         };
         Some(Version {
             value: self.value.clone(),
             modified,
+            since: modified.unwrap_or(self.since),
             at_least: at,
         })
     }

@@ -246,6 +246,24 @@ fn revisions_are_held_to() {
     assert_eq!(judge(&found(7)), Finding::Pass);
     assert_eq!(judge(&found(5)), Finding::Fail);
     assert_eq!(judge(&found(9)), Finding::Fail);
+    // What is answered behind it does not move it.
+    let behind = |revision| {
+        [
+            put(1, 5, 0),
+            lost.clone(),
+            cas(5, 3, 8, false, 10),
+            get(9, Some((revision, 9)), 20),
+        ]
+    };
+    assert_eq!(judge(&behind(7)), Finding::Pass);
+    assert_eq!(judge(&behind(5)), Finding::Fail);
+    let followed = [
+        put(1, 5, 0),
+        lost.clone(),
+        cas(5, 3, 8, false, 10),
+        cas(7, 4, 9, true, 20),
+    ];
+    assert_eq!(judge(&followed), Finding::Pass);
 }
 
 #[test]
