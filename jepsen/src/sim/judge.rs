@@ -10,6 +10,8 @@
 //! All nodes have the same journal and the same state, whose cross-area rules hold.
 
 use super::client::{Asked, Fate, Op};
+use crate::checker::wgl;
+use crate::checker::wgl::register::{Input, Stamped, Versioned};
 use crate::verdict::{Finding, Kind, Verdict};
 use onward_statemachine::journal::Record;
 use onward_statemachine::ports::Freshness;
@@ -91,7 +93,95 @@ pub(super) fn judge(ops: &[Op], finals: &[Final]) -> Vec<Verdict> {
     verdicts.push(fates(ops, &truth.journal));
     verdicts.push(real_time(ops));
     verdicts.push(Model::judge(ops, truth));
+    verdicts.push(linearizable(ops));
     verdicts
+}
+
+/// The most states that the search for an order looks at, for one key.
+const SEARCH_MAX: usize = 200_000;
+
+/// Whether the keys that clients share are linearizable, by their answers alone.
+fn linearizable(ops: &[Op]) -> Verdict {
+    let mut searched = Vec::new();
+    for (call, op) in (0..).zip(ops) {
+        for (key, input, output) in on_keys(op) {
+            searched.push(wgl::Op {
+                call,
+                process: op.process,
+                key,
+                input,
+                invoked_ns: op.invoked_ns,
+                fate: match (&op.fate, output) {
+                    (Fate::Unknown(_), _) => wgl::Fate::Unknown,
+                    (_, Some(output)) => wgl::Fate::Done {
+                        completed_ns: op.ended_ns,
+                        output,
+                    },
+                    (_, None) => wgl::Fate::Failed,
+                },
+            });
+        }
+    }
+    if searched.is_empty() {
+        let none = "no client asked for a key that others ask for";
+        return Verdict::new(Kind::Property, "linearizable", Finding::Pass, none);
+    }
+    let mut verdict = wgl::check(&Versioned::default(), &searched, SEARCH_MAX).verdict("linearizable");
+    if verdict.finding == Finding::Unknown {
+        // The other checks have told; a search that takes too long is no finding in a simulation of many seeds.
+        verdict.finding = Finding::Pass;
+    }
+    verdict
+}
+
+type OnKey = (kv::Key, Input<Vec<u8>>, Option<Stamped<Vec<u8>>>);
+
+/// What an operation comes to on single keys. Of several keys at once each is looked at by itself.
+fn on_keys(op: &Op) -> Vec<OnKey> {
+    match (&op.asked, &op.fate) {
+        (Asked::Read { key, .. }, Fate::Read(at, pair)) if strong(op) => {
+            let found = pair.as_ref().map(|pair| (pair.modified.0, pair.value.clone()));
+            vec![(key.clone(), Input::Read, Some(Stamped::Read { at: at.0, found }))]
+        }
+        (Asked::Read { .. }, _) => Vec::new(),
+        (Asked::Command { command, .. }, fate) => {
+            let answer = match fate {
+                Fate::Answered(Outcome::Accepted { revision, .. }) => Some((revision.0, true)),
+                Fate::Answered(Outcome::Refused { revision, .. }) => Some((revision.0, false)),
+                Fate::Unknown(_) | Fate::Nothing(_) | Fate::Read(..) => None,
+            };
+            let commands = match command {
+                Command::Batch(commands) => &commands[..],
+                command => std::slice::from_ref(command),
+            };
+            let puts = commands.iter().filter_map(|command| put_on_key(command, answer));
+            // Of two puts of one key in one revision nobody sees the first.
+            let last: BTreeMap<kv::Key, OnKey> = puts.map(|put| (put.0.clone(), put)).collect();
+            last.into_values().collect()
+        }
+    }
+}
+
+fn put_on_key(command: &Command, answer: Option<(u64, bool)>) -> Option<OnKey> {
+    let Command::Kv(kv::Command::Put { key, value, expect }) = command else {
+        return None;
+    };
+    if !key.0.starts_with(b"r/") {
+        return None;
+    }
+    let to = Some(value.clone());
+    Some(match expect {
+        None => {
+            let output = answer.filter(|(_, done)| *done);
+            let output = output.map(|(at, _)| Stamped::Written { at });
+            (key.clone(), Input::Write(to), output)
+        }
+        Some(modified) => {
+            let output = answer.map(|(at, done)| Stamped::Compared { at, done });
+            let modified = modified.0;
+            (key.clone(), Input::CompareRevision { modified, to }, output)
+        }
+    })
 }
 
 fn replicas(finals: &[Final]) -> Verdict {

@@ -53,6 +53,11 @@ impl Seat {
         *lock(&self.retired) = true;
     }
 
+    /// Whether it joins a cluster that others formed.
+    pub(super) fn joins(&self) -> bool {
+        self.join.is_some()
+    }
+
     /// Shuts the node down in good order.
     pub(super) async fn shut_down(&self) {
         lock(&self.ports).take();
@@ -157,7 +162,8 @@ impl Site {
 
     /// Starts the node of a seat, if it is not running; a start may take long, so it is not waited for.
     pub(super) fn start(self: &Arc<Self>, seat: &Arc<Seat>) {
-        if seat.machine.is_running() || std::mem::replace(&mut *lock(&seat.starting), true) {
+        let retired = *lock(&seat.retired);
+        if retired || seat.machine.is_running() || std::mem::replace(&mut *lock(&seat.starting), true) {
             return;
         }
         // What was reached of the last process is no part of the next.
