@@ -16,6 +16,7 @@ pub mod nemesis;
 pub mod net;
 pub mod print;
 pub mod report;
+pub mod rulings;
 pub mod run;
 #[cfg(feature = "simulation")]
 pub mod sim;
