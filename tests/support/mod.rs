@@ -1,6 +1,7 @@
 //! A cluster of real processes for a test: started by `onward dev`, stopped by process id, its directory removed.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -192,6 +193,37 @@ impl Cluster {
             .ok()?
             .json()
             .ok()
+    }
+
+    /// Every pair under `prefix` as this node has it: key to (version, value).
+    pub fn pairs(&self, node: u64, prefix: &str, consistency: &str) -> BTreeMap<String, (u64, String)> {
+        let mut pairs = BTreeMap::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = vec![("prefix", prefix.to_owned()), ("limit", "1000".to_owned())];
+            query.push(("consistency", consistency.to_owned()));
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let url = format!("{}/v1/kv", self.node(node).http);
+            let answer = self.http.get(url).query(&query).send().expect("the node answers");
+            assert!(answer.status().is_success(), "{}", answer.status());
+            let page: serde_json::Value = answer.json().expect("JSON");
+            for pair in page["items"].as_array().expect("items") {
+                let text = |field: &str| {
+                    pair[field]
+                        .as_str()
+                        .unwrap_or_else(|| panic!("{field} in {pair}"))
+                        .to_owned()
+                };
+                pairs.insert(
+                    text("key"),
+                    (pair["version"].as_u64().expect("version"), text("value")),
+                );
+            }
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return pairs;
+            }
+        }
     }
 
     /// The nodes but this one.
