@@ -24,8 +24,8 @@
 //! A power cut applies it. Nothing is ever synced for real: only the loss is played, and the harness's own machine must
 //! stay up. If the harness is killed, the disk's content is lost ([`unmount_stale`] clears the mount).
 //!
-//! It is no slower than the disk beneath: a node by itself took 5,000 to 6,400 small puts a second from eight clients on it,
-//! and 3,700 to 4,800 on the ext4 beneath, whose syncs are real (two shared cores, a debug build).
+//! It is no slower than the disk beneath: a node by itself took 5,000 to 6,400 small puts a second from eight clients on
+//! it, and 3,700 to 4,800 on the ext4 beneath, whose syncs are real (two shared cores, a debug build).
 //!
 //! # Limits
 //! Linux only, as root, with `/dev/fuse`. One mount sees one machine: no locks across machines, no extended attributes.
@@ -131,8 +131,8 @@ impl FaultyDisk {
         Ok(lost)
     }
 
-    /// What failed syncs dropped leaves the page cache, so that readers see what is really on the disk. Returns how many
-    /// bytes that concerns. Linux may do so at any time after such an error; call it to restart a node without a cut.
+    /// What failed syncs dropped leaves the page cache, so that readers see what is really on the disk. Returns how
+    /// many bytes that concerns. Linux may do so at any time after such an error; call it to restart a node without a cut.
     ///
     /// # Errors
     /// Where the backing directory cannot be written: the run is void.
@@ -161,7 +161,8 @@ impl FaultyDisk {
         self.disk.lock().counts
     }
 
-    /// Unmounts, lazily where something is still open, and lays the content out in the backing directory as plain files.
+    /// Unmounts, lazily where something is still open, and lays the content out in the backing directory as plain
+    /// files.
     ///
     /// # Errors
     /// Where it could not be unmounted or laid out.
