@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 /// How often clocks flicker, and fallen nodes are looked for.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a strike that finds nothing to strike is tried again, and when.
+const RETRIES: u8 = 4;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long nodes may take to come back once everything is healed.
 const HEAL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +26,8 @@ pub struct Campaign<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) recorder: &'a Recorder,
     ongoing: Vec<(Instant, Strike, Ongoing)>,
+    /// Strikes that found nothing to strike: when they are tried again, and how often at most.
+    retries: Vec<(Instant, u8, Strike)>,
     /// Nodes whose disks are lost, and whose successors are not members yet.
     pub(super) losses: BTreeSet<u64>,
     /// Nodes on whose disks bits were flipped, and who have not stopped over it.
@@ -41,6 +46,7 @@ impl<'a> Campaign<'a> {
             cluster,
             recorder,
             ongoing: Vec::new(),
+            retries: Vec::new(),
             losses: BTreeSet::new(),
             damaged: BTreeSet::new(),
             excused: BTreeSet::new(),
@@ -62,25 +68,37 @@ impl<'a> Campaign<'a> {
             self.idle_until(at).await;
             let kind = strike.fault.kind();
             self.end_where(|_, earlier| earlier.fault.kind() == kind).await;
-            let struck = self.strike(strike).await;
-            self.note(strike, struck);
+            // It has had its time.
+            self.retries.retain(|(.., earlier)| earlier.fault.kind() != kind);
+            self.attempt(strike, RETRIES).await;
         }
-        while let Some(next) = self.next_end() {
+        while let Some(next) = self.next() {
             self.idle_until(next).await;
         }
     }
 
-    fn next_end(&self) -> Option<Instant> {
-        self.ongoing.iter().map(|(end, ..)| *end).min()
+    /// When there is something to do again.
+    fn next(&self) -> Option<Instant> {
+        let ends = self.ongoing.iter().map(|(end, ..)| *end);
+        ends.chain(self.retries.iter().map(|(at, ..)| *at)).min()
     }
 
-    fn note(&mut self, strike: &Strike, came: anyhow::Result<Came>) {
+    async fn attempt(&mut self, strike: &Strike, retries: u8) {
         let (kind, fault) = (strike.fault.kind(), strike.fault);
-        match came {
+        match self.strike(strike).await {
             Ok(Came::Struck(ongoing)) => {
                 // It lasts as long as was planned, however long it took to make it.
                 let end = Instant::now() + (strike.until - strike.at);
                 self.ongoing.push((end, strike.clone(), ongoing));
+            }
+            Ok(Came::Missed(_)) if retries > 0 => {
+                let again = Strike {
+                    // Others may be found that way.
+                    draw: strike.draw.wrapping_add(1),
+                    ..strike.clone()
+                };
+                self.retries
+                    .push((Instant::now() + RETRY_PAUSE, retries - 1, again));
             }
             Ok(Came::Missed(why)) => self.miss(strike, &why),
             Err(error) => self.outcome.failures.push(format!("{kind}: {fault}: {error:#}")),
@@ -98,10 +116,22 @@ impl<'a> Campaign<'a> {
                 }
             }
             self.raise_fallen().await;
+            self.retry_due(now).await;
             if Instant::now() >= until {
                 return;
             }
             tokio::time::sleep_until(until.min(now + TICK)).await;
+        }
+    }
+
+    /// Tries again what found nothing to strike.
+    async fn retry_due(&mut self, now: Instant) {
+        let (due, rest) = std::mem::take(&mut self.retries)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
+        self.retries = rest;
+        for (_, retries, strike) in due {
+            self.attempt(&strike, retries).await;
         }
     }
 
@@ -193,6 +223,7 @@ impl<'a> Campaign<'a> {
     /// Takes everything back, whatever is under way, and waits until every process answers and every lost disk is made
     /// good. What does not come back is in the outcome.
     pub async fn heal_all(&mut self) {
+        self.retries.clear();
         self.end_where(|_, _| true).await;
         if let Err(error) = self.cluster.heal().await {
             self.outcome

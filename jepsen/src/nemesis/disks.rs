@@ -145,6 +145,10 @@ impl Campaign<'_> {
 
     /// Replaces a node whose disk was damaged and who has stopped because of it.
     pub(super) async fn replace_damaged(&mut self, id: u64) -> anyhow::Result<()> {
+        if self.others_running(id).await? == 0 {
+            // There is nobody yet whom a new member could join.
+            return Ok(());
+        }
         self.cluster.replace(id).await?;
         self.damaged.remove(&id);
         self.losses.insert(id);

@@ -241,13 +241,26 @@ impl Campaign<'_> {
                 "one more disk would be more than a minority".to_owned(),
             ));
         }
-        // A disk is lost only where the others can go on without it: there is no promise beyond that.
+        if self.others_running(id).await? <= self.cluster.nodes().len() / 2 {
+            return Ok(Came::Missed(
+                "too few would be left to take a new member in".to_owned(),
+            ));
+        }
         self.losses.insert(id);
         self.cluster.kill(id).await?;
         self.cluster.replace(id).await?;
         let what = format!("node {id} has lost its disk, a new member takes its place");
         self.record(strike, Edge::Moment, what, &[id]);
         Ok(Came::Struck(Ongoing::Over))
+    }
+
+    /// How many other nodes run.
+    pub(super) async fn others_running(&self, id: u64) -> anyhow::Result<usize> {
+        let mut others = 0;
+        for other in self.cluster.ids() {
+            others += usize::from(other != id && self.cluster.is_running(other).await?);
+        }
+        Ok(others)
     }
 
     /// Begins to hold a follower back until it needs a snapshot.

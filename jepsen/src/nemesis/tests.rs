@@ -162,6 +162,18 @@ async fn processes_are_struck_and_come_back() {
 }
 
 #[tokio::test]
+async fn what_finds_nobody_to_strike_is_tried_again() {
+    let (dir, cluster) = cluster(Isolation::Loopback, 3, fittings(&[], 0))
+        .await
+        .expect("loopback needs nothing");
+    let mut plan = in_a_row(&[Fault::Power(Target::All), Fault::Pause(Target::Leader)], SECOND);
+    // All are dead when somebody is to be paused.
+    plan.strikes[1].at = SECOND / 5;
+    plan.strikes[1].until = SECOND / 2;
+    carry_out(&cluster, dir.path(), &plan).await;
+}
+
+#[tokio::test]
 async fn links_are_struck_and_come_back() {
     let late = Stream::Late {
         delay_ms: 30,

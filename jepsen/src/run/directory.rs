@@ -112,6 +112,24 @@ impl Directory {
         serde_json::from_slice(&text).with_context(|| format!("in {}", path.display()))
     }
 
+    /// Removes what the nodes kept, which is large and of no use where nothing is wrong. Their logs stay.
+    ///
+    /// # Errors
+    /// Where that cannot be removed.
+    pub fn drop_data(&self) -> anyhow::Result<()> {
+        for node in std::fs::read_dir(self.nodes())? {
+            let node = node?.path();
+            for kept in ["data", "disk"] {
+                let path = node.join(kept);
+                if path.is_dir() {
+                    std::fs::remove_dir_all(&path)
+                        .with_context(|| format!("cannot remove {}", path.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes down, for people, what is going to be done to the cluster.
     ///
     /// # Errors

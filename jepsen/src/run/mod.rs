@@ -16,7 +16,7 @@ use crate::history::StageName;
 use crate::judge;
 use crate::nemesis::{self, Campaign, Kind, Plan};
 use crate::net::Isolation;
-use crate::verdict::Verdict;
+use crate::verdict::{Finding, Verdict, overall};
 use crate::workload::{self, Workload};
 use anyhow::{Context, bail, ensure};
 use load::{Load, Phase};
@@ -88,6 +88,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Ran> {
     directory.finish(failure)?;
     let verdicts = judge::judge(&directory);
     directory.save_verdicts(&verdicts)?;
+    if overall(&verdicts) == Finding::Pass {
+        directory.drop_data()?;
+    }
     Ok(Ran { directory, verdicts })
 }
 
