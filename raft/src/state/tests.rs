@@ -172,6 +172,25 @@ async fn a_crash_at_any_step_leaves_a_directory_that_opens() {
 }
 
 #[tokio::test]
+async fn a_state_ahead_of_its_log_is_covered_by_a_snapshot() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    let entries: Vec<Entry> = (1..=30).map(put).collect();
+    apply_entries(&mut store, &entries[..20]).await;
+    let newest = |store: &StateStore| {
+        let snapshot = store.state.current_snapshot().clone();
+        snapshot.and_then(|snapshot| snapshot.manifest.meta().expect("is whole").last_log_id)
+    };
+    store.state.cover(Some(entries[19].log_id)).expect("looks");
+    assert_eq!(newest(&store), None, "the log has all that the state has");
+    store.state.cover(Some(entries[14].log_id)).expect("builds");
+    assert_eq!(newest(&store), Some(entries[19].log_id));
+    apply_entries(&mut store, &entries[20..]).await;
+    store.state.cover(Some(entries[24].log_id)).expect("builds");
+    assert_eq!(newest(&store), Some(entries[29].log_id));
+}
+
+#[tokio::test]
 async fn the_membership_and_blank_entries_move_the_state_on() {
     let dir = tempfile::tempdir().expect("temp dir");
     let mut store = open(dir.path());
