@@ -5,8 +5,9 @@
 
 use super::rounds::Rounds;
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::append::{self as checker, Mop, Txn};
 use crate::client::{Answer, Client, Level};
-use crate::history::Outcome;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -90,8 +91,13 @@ impl Workload for Append {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        let txns = evidence
+            .calls
+            .iter()
+            .map(txn)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(vec![checker::check(&txns).verdict("append")])
     }
 }
 
@@ -208,6 +214,30 @@ fn transaction(round: u64, lists: &BTreeMap<u64, List>) -> Value {
     let then =
         then.map(|(key, list)| json!({"put": {"key": name(key), "value": json!(list.values).to_string()}}));
     json!({"compare": compare.collect::<Value>(), "then": then.collect::<Value>()})
+}
+
+/// A call as the checker takes it: with what it read where it took place, and what it asked otherwise.
+fn txn(call: &Call) -> anyhow::Result<Txn> {
+    let asked: Asked = call.demand()?;
+    let steps = call.answer()?.unwrap_or(asked.steps);
+    let ops = steps.into_iter().map(|step| match step {
+        Step::Append(key, value) => Mop::Append {
+            key: key.to_string(),
+            value,
+        },
+        Step::Read(key, values) => Mop::Read {
+            key: key.to_string(),
+            values,
+        },
+    });
+    Ok(Txn {
+        call: call.id,
+        process: call.invoke.process,
+        invoked_ns: call.invoke.time_ns,
+        completed_ns: call.complete.as_ref().map(|complete| complete.time_ns),
+        outcome: call.outcome(),
+        ops: ops.collect(),
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! A bit of everything, over all domains: each change that is acknowledged is in the journal once, at its revision,
 //! with who demanded it; nothing else is there.
 
+use super::judging::{Judgement, by_command};
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
 use crate::client::{Answer, Client};
+use crate::history::Outcome;
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -10,6 +12,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// See the module.
@@ -59,8 +62,8 @@ impl Workload for Audit {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![audited(evidence)])
     }
 }
 
@@ -155,4 +158,58 @@ fn request(f: &str, Asked { client, number }: &Asked) -> (Method, String, Value)
             ]}),
         ),
     }
+}
+
+/// Each acknowledged change is in the journal once, at its revision, with its actor; what failed is not there; and
+/// every change of a client comes from a call.
+fn audited(evidence: &Evidence<'_>) -> Verdict {
+    let mut judgement = Judgement::new();
+    let journal = evidence.finals.journal();
+    let found = by_command(journal);
+    let actors: BTreeMap<u64, &str> = journal
+        .iter()
+        .map(|entry| (entry.revision, entry.actor.as_str()))
+        .collect();
+    let mut known = BTreeMap::new();
+    for call in evidence.calls {
+        let Some(command) = call.invoke.command else {
+            continue;
+        };
+        known.insert(command, call.id);
+        judgement.count();
+        let revisions = found.get(&command).map_or(&[][..], Vec::as_slice);
+        let fits = match (call.outcome(), call.revision(), revisions) {
+            (Outcome::Ok, Some(revision), [only]) => revision == *only,
+            (Outcome::Info, _, [] | [_]) | (Outcome::Fail, _, []) => true,
+            _ => false,
+        };
+        if !fits {
+            let what = format!(
+                "call {} ended {:?} at {:?}, and is in the journal at {revisions:?}",
+                call.id,
+                call.outcome(),
+                call.revision()
+            );
+            judgement.wrong("not-once", &[call.id], what);
+        }
+        // Clients name themselves by their numbers; a process that stays unknown goes on as another one.
+        for revision in revisions {
+            let actor = actors.get(revision).copied().unwrap_or_default();
+            let client = format!("client-{}", call.invoke.value["client"]);
+            if actor != client {
+                let what = format!("revision {revision} is {actor}'s, and {client} demanded it");
+                judgement.wrong("actor", &[call.id], what);
+            }
+        }
+    }
+    for entry in journal {
+        if entry.actor.starts_with("client-") && !known.contains_key(&entry.command_id) {
+            let what = format!(
+                "revision {} is of command {}, which nobody sent",
+                entry.revision, entry.command_id
+            );
+            judgement.wrong("phantom", &[], what);
+        }
+    }
+    judgement.findings("changes audited").verdict("audit")
 }

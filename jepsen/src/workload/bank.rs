@@ -1,9 +1,11 @@
 //! Money between accounts: object transactions that read two accounts at one tid and write both on the condition that
 //! neither changed, and snapshot reads of all, whose sum never changes.
 
+use super::judging::Judgement;
 use super::{Demand, Evidence, Script, Seat, Workload, asked};
+use crate::checker::bank::{self as checker, Account, Snapshot};
 use crate::client::{Answer, Client, Level};
-use crate::history::Outcome;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// See the module.
@@ -86,8 +89,26 @@ impl Workload for Bank {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        let mut snapshots = Vec::new();
+        for call in evidence.calls {
+            let Some(Saw { at, accounts, .. }) = call.answer()? else {
+                continue;
+            };
+            let accounts = accounts.into_iter().map(|(account, balance, serial)| Account {
+                account,
+                balance,
+                serial,
+            });
+            snapshots.push(Snapshot {
+                call: call.id,
+                at,
+                accounts: accounts.collect(),
+            });
+        }
+        let accounts = usize::try_from(ACCOUNTS)?;
+        let bank = checker::check(&snapshots, accounts, ACCOUNTS * BALANCE);
+        Ok(vec![bank.verdict("bank"), transfers(evidence.calls)?])
     }
 }
 
@@ -233,4 +254,36 @@ async fn transfer_money(client: &Client, (from, to, amount): (u64, u64, u64), co
     let answer = request.json(&commit).send().await;
     saw.tid = answer.body["tid"].as_str().map(str::to_owned);
     Ok(answer.map(|_| json!(saw)))
+}
+
+/// No two transfers that were committed had read the same version of an account, and their tids follow their revisions.
+fn transfers(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut read_by: BTreeMap<(u64, String), u64> = BTreeMap::new();
+    let mut order: Vec<(u64, String, u64)> = Vec::new();
+    for call in calls.iter().filter(|call| call.invoke.f == "transfer") {
+        let (Some(saw), Some(revision)) = (call.answer::<Saw>()?, call.revision()) else {
+            continue;
+        };
+        judgement.count();
+        for (account, _, serial) in saw.accounts {
+            let name = format!("account {account} as of {serial}");
+            if let Some(other) = read_by.insert((account, serial), call.id) {
+                let what = format!("calls {other} and {} both changed {name}", call.id);
+                judgement.wrong("lost-update", &[other, call.id], what);
+            }
+        }
+        order.push((revision, saw.tid.unwrap_or_default(), call.id));
+    }
+    order.sort_unstable();
+    for pair in order.windows(2) {
+        if pair[0].1 >= pair[1].1 {
+            let what = format!(
+                "call {} at revision {} has tid {}, and call {} at {} has {}",
+                pair[0].2, pair[0].0, pair[0].1, pair[1].2, pair[1].0, pair[1].1
+            );
+            judgement.wrong("tid-order", &[pair[0].2, pair[1].2], what);
+        }
+    }
+    Ok(judgement.findings("transfers").verdict("transfers"))
 }

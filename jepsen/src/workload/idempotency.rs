@@ -1,8 +1,11 @@
 //! One demand, sent several times: to several nodes, at once and one after another, across whatever happens to the
 //! leader meanwhile. It is done once, and answered alike.
 
+use super::judging::Judgement;
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::idempotency::{self as checker, Attempt};
 use crate::client::{Answer, Client};
+use crate::final_state::PAIRS;
 use crate::history::Outcome;
 use crate::verdict::Verdict;
 use futures::future::{BoxFuture, join_all};
@@ -68,8 +71,27 @@ impl Workload for Idempotency {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        let mut attempts = Vec::new();
+        for call in evidence.calls {
+            let (Some(command), Some(sent)) = (call.invoke.command, call.answer::<Vec<Sent>>()?) else {
+                continue;
+            };
+            attempts.extend(sent.into_iter().map(|sent| Attempt {
+                call: call.id,
+                command,
+                outcome: sent.outcome,
+                revision: sent.revision,
+                said: sent.said,
+                changes: call.invoke.f != "refuse",
+            }));
+        }
+        let journal = evidence.finals.journal().iter();
+        let commands: Vec<Uuid> = journal.map(|entry| entry.command_id).collect();
+        Ok(vec![
+            checker::check(&attempts, &commands).verdict("idempotency"),
+            counted_once(evidence)?,
+        ])
     }
 }
 
@@ -177,6 +199,27 @@ fn together(answers: Vec<(u64, Answer)>) -> Answer {
     }
     whole.body = json!(sent);
     whole
+}
+
+/// Keys that were put by one demand each were put once: their version says so on every node.
+fn counted_once(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    for node in &evidence.finals.nodes {
+        for pair in node.reads.get(PAIRS).map_or(&[][..], Vec::as_slice) {
+            let key = pair["key"].as_str().unwrap_or_default();
+            if !key.starts_with("count/") {
+                continue;
+            }
+            judgement.count();
+            if pair["version"] != 1 {
+                let what = format!("node {}: `{key}` was put {} times", node.id, pair["version"]);
+                judgement.wrong("done-twice", &[], what);
+            }
+        }
+    }
+    Ok(judgement
+        .findings("keys put once on all nodes")
+        .verdict("versions"))
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //! given back, and gone when their holder fell silent. The revision of the registration is the fencing token: every
 //! guarded write goes in one batch with a renewal on the condition that the token still stands.
 
+use super::judging::{Judgement, events};
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::lease::{self, Expiry, Grant, Renewal};
 use crate::client::{Answer, Client, Level};
-use crate::history::Outcome;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -59,8 +61,13 @@ impl Workload for Lock {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![
+            tokens(evidence.calls)?,
+            ttl(evidence)?,
+            log_time(evidence),
+            guarded_writes(evidence.calls)?,
+        ])
     }
 }
 
@@ -184,4 +191,145 @@ fn held(instance: &Value) -> Value {
         }
         None => Value::Null,
     }
+}
+
+/// Tokens rise, in the order of real time.
+fn tokens(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut grants = Vec::new();
+    for call in calls.iter().filter(|call| call.invoke.f == "acquire") {
+        let asked: Asked = call.demand()?;
+        if let (Outcome::Ok, Some(token), Some(completed_ns)) =
+            (call.outcome(), call.revision(), call.ended_ns())
+        {
+            grants.push(Grant {
+                call: call.id,
+                lock: name(asked.lock),
+                holder: asked.holder,
+                token,
+                invoked_ns: call.invoke.time_ns,
+                completed_ns,
+            });
+        }
+    }
+    Ok(lease::fencing(&grants, &[]).verdict("tokens"))
+}
+
+/// Real time that a lock lasts after its last renewal.
+const LASTS_NS: u64 = (TTL_MS + DEREGISTER_AFTER_MS) * 1_000_000;
+/// How far log time, which is whole milliseconds, may be from the harness's.
+const SLACK_NS: u64 = 50_000_000;
+
+/// A lock that somebody else got, and its holder had not given back, was not over before its time. Where clocks were
+/// tampered with, real time says nothing: then [`log_time`] has to do.
+fn ttl(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
+    let (mut renewals, mut expiries) = (Vec::new(), Vec::new());
+    // The present grant of each lock, in the order of the log; none that was given back.
+    let mut acquired: Vec<(u64, &Call)> = Vec::new();
+    for call in evidence.calls.iter().filter(|call| call.invoke.command.is_some()) {
+        if let (Outcome::Ok, Some(revision)) = (call.outcome(), call.revision()) {
+            acquired.push((revision, call));
+        }
+    }
+    acquired.sort_by_key(|(revision, _)| *revision);
+    let returned: BTreeMap<(u64, u64), ()> = evidence
+        .calls
+        .iter()
+        .filter(|call| call.invoke.f == "release" && call.outcome() != Outcome::Fail)
+        .map(|call| {
+            call.demand::<Asked>()
+                .map(|asked| ((asked.lock, asked.token), ()))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let mut present: BTreeMap<u64, u64> = BTreeMap::new();
+    for (revision, call) in acquired {
+        let Asked { lock, token, .. } = call.demand()?;
+        let grant = |token: u64| format!("{} by token {token}", name(lock));
+        match call.invoke.f.as_str() {
+            "acquire" => {
+                let before = present.insert(lock, revision);
+                let told_ns = call.ended_ns().unwrap_or(u64::MAX);
+                if let Some(before) = before.filter(|before| !returned.contains_key(&(lock, *before))) {
+                    expiries.push(Expiry {
+                        call: call.id,
+                        lease: grant(before),
+                        told_ns,
+                    });
+                }
+                renewals.push(Renewal {
+                    call: call.id,
+                    lease: grant(revision),
+                    invoked_ns: call.invoke.time_ns,
+                });
+            }
+            "renew" | "write" => renewals.push(Renewal {
+                call: call.id,
+                lease: grant(token),
+                invoked_ns: call.invoke.time_ns,
+            }),
+            _ => {}
+        }
+    }
+    if evidence.faults.iter().any(|fault| fault.nemesis == "clock") {
+        expiries.clear();
+        renewals.clear();
+        let mut judgement = Judgement::new();
+        judgement.count();
+        let skipped = "clock that was set: only log time is judged";
+        return Ok(judgement.findings(skipped).verdict("ttl"));
+    }
+    let mut findings = lease::ttl(&renewals, &expiries, LASTS_NS, SLACK_NS);
+    // Nobody fell silent, it may be; that renewals count, the log shows.
+    findings.judged += renewals.len();
+    Ok(findings.verdict("ttl"))
+}
+
+/// In the log's own time, nothing expires before its deadline.
+fn log_time(evidence: &Evidence<'_>) -> Verdict {
+    let mut judgement = Judgement::new();
+    // Since when each instance has been as it is: renewed, or critical.
+    let mut since: BTreeMap<String, i64> = BTreeMap::new();
+    for happened in events(evidence.finals.journal(), "catalog") {
+        let Some(at) = happened.at_ms() else {
+            judgement.undecided(format!("revision {} has no time", happened.entry.revision));
+            continue;
+        };
+        let id = format!("{}/{}", happened.text("service"), happened.text("instance"));
+        if happened.text("cause") == "expired" {
+            judgement.count();
+            let gone = happened.text("event") == "deregistered";
+            let lasts = if gone { DEREGISTER_AFTER_MS } else { TTL_MS };
+            let lasted = since.get(&id).map_or(0, |since| at - since);
+            if lasted < i64::try_from(lasts).unwrap_or(i64::MAX) {
+                let what = format!(
+                    "{id} expires at revision {} after {lasted} ms, and lasts {lasts} ms",
+                    happened.entry.revision
+                );
+                judgement.wrong("early", &[], what);
+            }
+        }
+        since.insert(id, at);
+    }
+    judgement.findings("expiries in log time").verdict("log-time")
+}
+
+/// Guarded writes come in the order of their tokens: no write of a former holder comes after one of the next.
+fn guarded_writes(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut writes: Vec<(u64, u64, u64, u64)> = Vec::new();
+    for call in calls.iter().filter(|call| call.invoke.f == "write") {
+        let Asked { lock, token, .. } = call.demand()?;
+        if let (Outcome::Ok, Some(revision)) = (call.outcome(), call.revision()) {
+            judgement.count();
+            writes.push((lock, revision, token, call.id));
+        }
+    }
+    writes.sort_unstable();
+    for pair in writes.windows(2) {
+        let ((lock, _, token, call), (other, _, next, later)) = (pair[0], pair[1]);
+        if lock == other && token > next {
+            let what = format!("call {later} wrote under token {next} after call {call} under {token}");
+            judgement.wrong("stale-token", &[call, later], what);
+        }
+    }
+    Ok(judgement.findings("guarded writes").verdict("fencing"))
 }

@@ -1,10 +1,13 @@
 //! Machines are registered, claimed, let go, taken through the states of their life, and deleted, by many at once.
 //! No address, slot or hardware address is ever two machines', and no machine two owners'.
 
+use super::judging::{Judgement, events, op, span};
 use super::rounds::Rounds;
 use super::{Demand, Evidence, Script, Seat, Workload, asked};
+use crate::checker::wgl;
+use crate::checker::wgl::register::{Input, Output, Register};
 use crate::client::{Answer, Client, Level};
-use crate::history::Outcome;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -12,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// See the module.
@@ -89,8 +93,12 @@ impl Workload for Machines {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![
+            unique(evidence),
+            addresses_in_time(evidence.calls)?,
+            owners(evidence.calls)?,
+        ])
     }
 }
 
@@ -217,4 +225,150 @@ async fn retire_and_delete(client: &Client, path: &str, command: Uuid) -> Answer
     let request = client.write(Method::POST, &format!("{path}/state"), Uuid::now_v7());
     let request = request.json(&json!({"state": step, "reason": "to be deleted"}));
     failed(request.if_match(modified).send().await, "not retired yet")
+}
+
+/// In the journal and on every node in the end: no address and no slot is two machines' at a time, and states follow
+/// each other as they may.
+fn unique(evidence: &Evidence<'_>) -> Verdict {
+    let mut judgement = Judgement::new();
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    for happened in events(evidence.finals.journal(), "machines") {
+        judgement.count();
+        let (serial, revision) = (happened.text("serial"), happened.entry.revision);
+        match happened.text("event") {
+            "registered" => {
+                for place in places(happened.event) {
+                    if let Some(other) = taken.insert(place.clone(), serial.to_owned()) {
+                        let what =
+                            format!("revision {revision}: {place} is given to {serial}, and is {other}'s");
+                        judgement.wrong("double", &[], what);
+                    }
+                }
+            }
+            "deleted" => taken.retain(|_, owner| owner != serial),
+            "state_changed" => {
+                let (from, to) = (happened.text("from"), happened.text("to"));
+                let legal = TRANSITIONS
+                    .iter()
+                    .any(|(state, next)| *state == from && next.contains(&to));
+                if !legal {
+                    let what = format!("revision {revision}: {serial} goes from {from} to {to}");
+                    judgement.wrong("transition", &[], what);
+                }
+            }
+            _ => {}
+        }
+    }
+    for node in &evidence.finals.nodes {
+        let mut taken: BTreeMap<String, &Value> = BTreeMap::new();
+        for machine in node.reads.get("/v1/machines").map_or(&[][..], Vec::as_slice) {
+            for place in places(machine) {
+                if let Some(other) = taken.insert(place.clone(), &machine["serial"]) {
+                    let what = format!(
+                        "node {}: {place} is {other}'s and {}'s",
+                        node.id, machine["serial"]
+                    );
+                    judgement.wrong("double", &[], what);
+                }
+            }
+        }
+    }
+    judgement.findings("events of machines").verdict("machines")
+}
+
+/// What no two machines may have: addresses, and the slot.
+fn places(machine: &Value) -> Vec<String> {
+    let addresses = machine["addresses"].as_array().map_or(&[][..], Vec::as_slice);
+    let addresses = addresses.iter().map(|address| match &address["address"] {
+        Value::Null => address.to_string(),
+        inner => inner.to_string(),
+    });
+    let slot = format!("slot {} of rack {}", machine["index"], machine["rack"]);
+    addresses.chain([slot]).collect()
+}
+
+/// As clients were told: from when a registration was acknowledged until its deletion was asked for, what it was given
+/// is given to nobody else. The journal is not asked.
+fn addresses_in_time(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut deletions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut held: BTreeMap<String, Vec<(u64, &Call, String)>> = BTreeMap::new();
+    for call in calls {
+        let Asked { serial, .. } = call.demand()?;
+        match (call.invoke.f.as_str(), call.outcome()) {
+            ("delete", Outcome::Ok | Outcome::Info) => {
+                deletions.entry(serial).or_default().push(call.invoke.time_ns);
+            }
+            ("register", Outcome::Ok) => {
+                judgement.count();
+                for place in places(&call.answer::<Value>()?.unwrap_or_default()) {
+                    let since = span(call).1;
+                    held.entry(place).or_default().push((since, call, serial.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    for (place, mut holders) in held {
+        holders.sort_by_key(|(since, ..)| *since);
+        for pair in holders.windows(2) {
+            let ((since, one, serial), (_, other, _)) = (&pair[0], &pair[1]);
+            // It was let go of by a deletion that began after the registration did and before the next one ended.
+            let (began, until) = (one.invoke.time_ns, pair[1].0);
+            let let_go = deletions
+                .get(serial)
+                .is_some_and(|times| times.iter().any(|at| (began..until).contains(at)));
+            if !let_go && since < &until {
+                let what = format!(
+                    "{place} is given by call {} and again by call {}",
+                    one.id, other.id
+                );
+                judgement.wrong("double", &[one.id, other.id], what);
+            }
+        }
+    }
+    Ok(judgement.findings("registrations").verdict("placements"))
+}
+
+type Op = wgl::Op<String, Input<u64>, Output<u64>>;
+
+/// The owner of each machine is a register that is none's where there is no machine.
+fn owners(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut ops: Vec<Op> = Vec::new();
+    for call in calls {
+        let Asked { serial, owner, .. } = call.demand()?;
+        let ok = call.outcome() == Outcome::Ok;
+        let (input, output) = match call.invoke.f.as_str() {
+            "claim" => (
+                Input::CompareAndSet {
+                    from: None,
+                    to: owner,
+                },
+                ok.then_some(Output::Compared(true)),
+            ),
+            "release" => (
+                Input::CompareAndSet {
+                    from: owner,
+                    to: None,
+                },
+                ok.then_some(Output::Compared(true)),
+            ),
+            "delete" => (Input::Write(None), ok.then_some(Output::Written)),
+            // Nobody owns a machine that is just registered, and nobody the one that was not there before.
+            "register" if ok => (Input::Read, Some(Output::Read(None))),
+            "read" if ok => {
+                let body: Value = call.answer()?.unwrap_or_default();
+                let owner = body["owner"]
+                    .as_str()
+                    .and_then(|name| name.strip_prefix("client-"));
+                (
+                    Input::Read,
+                    Some(Output::Read(owner.and_then(|number| number.parse().ok()))),
+                )
+            }
+            _ => continue,
+        };
+        ops.push(op(call, serial, input, output));
+    }
+    Ok(wgl::check(&Register::default(), &ops, wgl::BUDGET).verdict("owners"))
 }

@@ -8,6 +8,7 @@ mod audit;
 mod bank;
 mod deploy;
 mod idempotency;
+mod judging;
 mod lock;
 mod machines;
 mod register;

@@ -3,8 +3,11 @@
 //! Every value is written once, so it tells which write it comes from. Reads are asked for at all levels; those that
 //! promise less than linearizability are judged by what they promise.
 
+use super::judging::{Judgement, op, refused};
 use super::rounds::Rounds;
-use super::{Complaints, Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::wgl;
+use crate::checker::wgl::register::{Input, Output};
 use crate::client::{Answer, Client, Level};
 use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
@@ -68,7 +71,15 @@ impl Workload for Register {
     }
 
     fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        let ops = evidence.calls.iter().map(linearizable);
+        let ops: Vec<_> = ops
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect();
+        let linearizable = wgl::check(&wgl::register::Register::default(), &ops, wgl::BUDGET);
         Ok(vec![
+            linearizable.verdict("linearizable"),
             weak_reads(evidence.calls)?,
             values_and_revisions(evidence.calls)?,
         ])
@@ -191,37 +202,69 @@ impl Script for Registers {
     }
 }
 
-/// Reads that ask for a revision see it, and no read of one client at one node goes back behind what it asked for.
+type Op = wgl::Op<String, Input<u64>, Output<u64>>;
+
+/// A call as the checker takes it; reads that promise less have no part in it.
+fn linearizable(call: &Call) -> anyhow::Result<Option<Op>> {
+    let Asked { key, put, expect, .. } = call.demand()?;
+    Ok(match (call.invoke.f.as_str(), put, expect) {
+        ("read", ..) => {
+            let seen: Option<Seen> = call.answer()?;
+            Some(op(
+                call,
+                key,
+                Input::Read,
+                seen.map(|seen| Output::Read(seen.value)),
+            ))
+        }
+        ("cas", Some(put), Some(expect)) => {
+            // Values are written once and keys never deleted, so what the revision is compared with tells the value.
+            let input = Input::CompareAndSet {
+                from: expect.value,
+                to: Some(put),
+            };
+            let output = match call.outcome() {
+                Outcome::Ok => Some(Output::Compared(true)),
+                _ if refused(call, "kv_revision_mismatch") => Some(Output::Compared(false)),
+                _ => None,
+            };
+            Some(op(call, key, input, output))
+        }
+        ("write", Some(put), _) => {
+            let output = (call.outcome() == Outcome::Ok).then_some(Output::Written);
+            Some(op(call, key, Input::Write(Some(put)), output))
+        }
+        _ => None,
+    })
+}
+
+/// Reads that ask for a revision see it.
 fn weak_reads(calls: &[Call]) -> anyhow::Result<Verdict> {
-    let mut complaints = Complaints::default();
-    let mut looked_at = 0;
+    let mut judgement = Judgement::new();
     for call in calls {
         let asked: Asked = call.demand()?;
         let (Some(at_least), Outcome::Ok) = (asked.at_least, call.outcome()) else {
             continue;
         };
-        looked_at += 1;
+        judgement.count();
         let revision = call.revision().context("a read without a revision")?;
         if revision < at_least {
-            complaints.add(
-                [call.id],
-                format!(
-                    "call {} asked for revision {at_least} and was answered at {revision}",
-                    call.id
-                ),
+            let what = format!(
+                "call {} asked for revision {at_least} and saw {revision}",
+                call.id
             );
+            judgement.wrong("stale", &[call.id], what);
         }
     }
-    Ok(complaints.verdict(
-        "at-least",
-        format!("{looked_at} reads saw the revision that they asked for"),
-    ))
+    Ok(judgement
+        .findings("reads of a least revision")
+        .verdict("at-least"))
 }
 
 /// Each value was written at one revision, whoever says so; no value is read that was never written; no revision of a
 /// key is newer than the state that it was read in.
 fn values_and_revisions(calls: &[Call]) -> anyhow::Result<Verdict> {
-    let mut complaints = Complaints::default();
+    let mut judgement = Judgement::new();
     let mut written: BTreeMap<u64, (u64, Option<u64>)> = BTreeMap::new();
     for call in calls {
         let asked: Asked = call.demand()?;
@@ -234,43 +277,34 @@ fn values_and_revisions(calls: &[Call]) -> anyhow::Result<Verdict> {
             written.insert(value, (call.id, revision));
         }
     }
-    let mut reads = 0;
-    for call in calls {
-        if call.invoke.command.is_some() {
-            continue;
-        }
+    for call in calls.iter().filter(|call| call.invoke.command.is_none()) {
         let Some(Seen { value, modified }) = call.answer()? else {
             continue;
         };
-        reads += 1;
+        judgement.count();
         if call.revision().is_some_and(|revision| revision < modified) {
-            complaints.add(
-                [call.id],
-                format!(
-                    "call {} read the future: a change of revision {modified}",
-                    call.id
-                ),
+            let what = format!(
+                "call {} reads a change of revision {modified} before there is one",
+                call.id
             );
+            judgement.wrong("future", &[call.id], what);
         }
         let Some(value) = value else { continue };
         match written.get_mut(&value) {
-            None => complaints.add(
-                [call.id],
-                format!("call {} read {value}, which was never written", call.id),
-            ),
-            Some((write, Some(revision))) if *revision != modified => complaints.add(
-                [*write, call.id],
-                format!(
-                    "call {} read {value} as of revision {modified}, and call {write} was told {revision}",
+            None => {
+                let what = format!("call {} reads {value}, which was never written", call.id);
+                judgement.wrong("phantom", &[call.id], what);
+            }
+            Some((write, Some(revision))) if *revision != modified => {
+                let what = format!(
+                    "call {} reads {value} as of revision {modified}, and call {write} has it at {revision}",
                     call.id
-                ),
-            ),
+                );
+                judgement.wrong("revision", &[*write, call.id], what);
+            }
             // The first read of a write that nobody heard of settles where it is.
             Some((_, revision)) => *revision = Some(modified),
         }
     }
-    Ok(complaints.verdict(
-        "revisions",
-        format!("{reads} reads name the revision of their write"),
-    ))
+    Ok(judgement.findings("reads at all levels").verdict("revisions"))
 }

@@ -1,9 +1,13 @@
 //! Instances of services come and go, and are looked for: by the API, in lists, and by the DNS of the node that was
 //! asked. Every registration has an address of its own, so an answer tells which one it comes from.
 
+use super::judging::{Judgement, events, op, refused};
 use super::rounds::Rounds;
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::wgl;
+use crate::checker::wgl::register::{Input, Output, Register};
 use crate::client::{Answer, Client, Level};
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -11,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 
@@ -61,8 +66,8 @@ impl Workload for Services {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![linearizable(evidence.calls)?, resolved(evidence)?])
     }
 }
 
@@ -181,4 +186,109 @@ fn listed(page: &Value) -> Value {
         Some(json!([instance, address(item)]))
     });
     each.collect()
+}
+
+type Key = (u64, u64);
+type Op = wgl::Op<Key, Input<Ipv4Addr>, Output<Ipv4Addr>>;
+
+/// Each instance is a register that holds where it is.
+fn linearizable(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut ops: Vec<Op> = Vec::new();
+    for call in calls {
+        let Asked {
+            service,
+            instance,
+            address,
+            ..
+        } = call.demand()?;
+        let done = (call.outcome() == Outcome::Ok).then_some(Output::Written);
+        match (call.invoke.f.as_str(), instance) {
+            ("register", Some(instance)) => {
+                ops.push(op(call, (service, instance), Input::Write(address), done));
+            }
+            // That there was nothing to deregister is what it saw.
+            ("deregister", Some(instance)) if refused(call, "catalog_not_found") => {
+                ops.push(op(
+                    call,
+                    (service, instance),
+                    Input::Read,
+                    Some(Output::Read(None)),
+                ));
+            }
+            ("deregister", Some(instance)) => {
+                ops.push(op(call, (service, instance), Input::Write(None), done));
+            }
+            ("get", Some(instance)) => {
+                let found: Option<Option<Ipv4Addr>> = call.answer()?;
+                ops.push(op(
+                    call,
+                    (service, instance),
+                    Input::Read,
+                    found.map(Output::Read),
+                ));
+            }
+            ("list", _) => {
+                let Some(found) = call.answer::<Vec<(u64, Ipv4Addr)>>()? else {
+                    continue;
+                };
+                let found: BTreeMap<u64, Ipv4Addr> = found.into_iter().collect();
+                for instance in 0..INSTANCES {
+                    let output = Output::Read(found.get(&instance).copied());
+                    ops.push(op(call, (service, instance), Input::Read, Some(output)));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(wgl::check(&Register::default(), &ops, wgl::BUDGET).verdict("linearizable"))
+}
+
+/// What DNS said is what the instance was at the revision that the node had by then, or has been since.
+fn resolved(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut history: BTreeMap<(String, String), BTreeMap<u64, Option<Ipv4Addr>>> = BTreeMap::new();
+    for happened in events(evidence.finals.journal(), "catalog") {
+        let address = match happened.text("event") {
+            "registered" => happened.event["spec"]["address"]
+                .as_str()
+                .and_then(|text| text.parse().ok()),
+            "deregistered" => None,
+            _ => continue,
+        };
+        let id = (
+            happened.text("service").to_owned(),
+            happened.text("instance").to_owned(),
+        );
+        history
+            .entry(id)
+            .or_default()
+            .insert(happened.entry.revision, address);
+    }
+    for call in evidence.calls.iter().filter(|call| call.invoke.f == "resolve") {
+        let asked: Asked = call.demand()?;
+        let (Some(found), Some(revision), Some(instance)) =
+            (call.answer::<Vec<Ipv4Addr>>()?, call.revision(), asked.instance)
+        else {
+            continue;
+        };
+        judgement.count();
+        let id = (name(asked.service), format!("i{instance}"));
+        let empty = BTreeMap::new();
+        let states = history.get(&id).unwrap_or(&empty);
+        let then = states
+            .range(..=revision)
+            .next_back()
+            .and_then(|(_, state)| *state);
+        let later = states.range(revision + 1..).map(|(_, state)| *state);
+        let mut possible = std::iter::once(then).chain(later);
+        let found = (found.len() <= 1).then(|| found.first().copied());
+        if !found.is_some_and(|found| possible.any(|state| state == found)) {
+            let what = format!(
+                "call {} finds {found:?} by DNS after revision {revision}, and it was {then:?} then",
+                call.id
+            );
+            judgement.wrong("stale-name", &[call.id], what);
+        }
+    }
+    Ok(judgement.findings("names resolved").verdict("dns"))
 }

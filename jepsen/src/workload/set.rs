@@ -1,7 +1,11 @@
 //! A set that only grows: every element is a key of its own, put where it does not exist yet.
 
+use super::judging::{Judgement, refused};
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::set::{self as checker, Add, Look};
 use crate::client::{Answer, Client, Level};
+use crate::final_state::PAIRS;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -9,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// See the module.
@@ -46,8 +51,8 @@ impl Workload for Set {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![looked(evidence.calls)?, kept(evidence)?])
     }
 }
 
@@ -99,4 +104,68 @@ fn elements(page: &Value) -> Value {
     let mut elements: Vec<u64> = elements.collect();
     elements.sort_unstable();
     json!(elements)
+}
+
+/// What clients read of the sets as they grew.
+fn looked(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let (mut adds, mut looks) = (Vec::new(), Vec::new());
+    for call in calls {
+        let Asked { set, add } = call.demand()?;
+        if let Some(element) = add {
+            adds.push(Add {
+                call: call.id,
+                set,
+                element,
+                invoked_ns: call.invoke.time_ns,
+                completed_ns: call.ended_ns(),
+                outcome: call.outcome(),
+            });
+        } else if let (Some(elements), Some(completed_ns)) = (call.answer()?, call.ended_ns()) {
+            looks.push(Look {
+                call: Some(call.id),
+                set,
+                invoked_ns: call.invoke.time_ns,
+                completed_ns,
+                elements,
+            });
+        }
+    }
+    Ok(checker::check(&adds, &looks).verdict("set"))
+}
+
+/// Every node has in the end what was added, and nothing that was not.
+fn kept(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    for node in &evidence.finals.nodes {
+        let pairs = node.reads.get(PAIRS).map_or(&[][..], Vec::as_slice);
+        let keys: BTreeSet<&str> = pairs.iter().filter_map(|pair| pair["key"].as_str()).collect();
+        for call in evidence.calls {
+            let Asked {
+                set,
+                add: Some(element),
+            } = call.demand()?
+            else {
+                continue;
+            };
+            judgement.count();
+            let there = keys.contains(format!("set/{set}/{element}").as_str());
+            // Each is added by one call alone, so that one that finds it there already met itself.
+            let fits = match call.outcome() {
+                Outcome::Ok => there,
+                Outcome::Info => true,
+                Outcome::Fail => !there && !refused(call, "kv_revision_mismatch"),
+            };
+            if !fits {
+                let is = if there { "has" } else { "does not have" };
+                let what = format!(
+                    "node {} {is} {element}, against the answer to call {}",
+                    node.id, call.id
+                );
+                judgement.wrong("final", &[call.id], what);
+            }
+        }
+    }
+    Ok(judgement
+        .findings("elements looked for on all nodes")
+        .verdict("set-final"))
 }

@@ -1,8 +1,13 @@
 //! Watchers beside writers: every client writes for a while, then follows the stream from where it last was, at
 //! another node each time.
 
+use super::judging::Judgement;
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use crate::checker::Findings;
+use crate::checker::watch::{self as checker, Leg};
 use crate::client::{Answer, Client};
+use crate::final_state::Entry;
+use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use futures::future::BoxFuture;
 use rand::RngExt;
@@ -10,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -73,8 +79,12 @@ impl Workload for Watch {
         })
     }
 
-    fn judge(&self, _evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
-        Ok(Vec::new())
+    fn judge(&self, evidence: &Evidence<'_>) -> anyhow::Result<Vec<Verdict>> {
+        Ok(vec![
+            watched(evidence, "watch-events")?.verdict("watch"),
+            watched(evidence, "watch-kv")?.verdict("watch-kv"),
+            acknowledged(evidence.calls)?,
+        ])
     }
 }
 
@@ -185,4 +195,88 @@ pub(super) fn text(events: &Value) -> String {
         }
     });
     each.collect::<Vec<_>>().join(", ")
+}
+
+/// What an entry of the journal did to pairs; empty where it did nothing to them.
+fn kv_text(entry: &Entry) -> String {
+    let events = entry.events.iter().filter(|event| event["area"] == "kv");
+    text(&events.cloned().collect())
+}
+
+/// Whether a stream tells of such a revision.
+fn wanted(f: &str, text: &str) -> bool {
+    match f {
+        "watch-kv" => text.contains("watch/"),
+        _ => !text.is_empty(),
+    }
+}
+
+/// What the watches of each client saw, stream by stream, against the journal.
+fn watched(evidence: &Evidence<'_>, f: &str) -> anyhow::Result<Findings> {
+    let journal = evidence.finals.journal().iter();
+    let truth: Vec<(u64, String)> = journal
+        .map(|entry| (entry.revision, kv_text(entry)))
+        .filter(|(_, text)| wanted(f, text))
+        .collect();
+    let mut legs: BTreeMap<u64, Vec<Leg>> = BTreeMap::new();
+    for call in evidence.calls.iter().filter(|call| call.invoke.f == f) {
+        let asked: Asked = call.demand()?;
+        let (Some(after), Some(watched)) = (asked.after, call.answer::<Watched>()?) else {
+            continue;
+        };
+        // Reads fail rather than stay unknown, so a watch never changes the process of its client by itself; a write
+        // does, and then the stream is one more watcher's.
+        legs.entry(call.invoke.process).or_default().push(Leg {
+            call: call.id,
+            after,
+            to: watched.to,
+            seen: watched.seen,
+            compacted: watched.compacted,
+        });
+    }
+    let watches = legs.into_iter().map(|(process, legs)| checker::Watch {
+        watcher: format!("process {process}, {f}"),
+        legs,
+    });
+    Ok(checker::check(&watches.collect::<Vec<_>>(), &truth))
+}
+
+/// Every write that was acknowledged at a revision is told by every watch that came past it: what no journal is asked
+/// for, in case that it lies.
+fn acknowledged(calls: &[Call]) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut writes: BTreeMap<u64, (u64, String)> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.outcome() == Outcome::Ok) {
+        let asked: Asked = call.demand()?;
+        if let (Some((key, value)), Some(revision)) = (asked.put, call.revision()) {
+            writes.insert(revision, (call.id, format!("watch/{key}={value}")));
+        }
+    }
+    for call in calls.iter().filter(|call| stream(&call.invoke.f).is_some()) {
+        let asked: Asked = call.demand()?;
+        let (Some(after), Some(watched)) = (asked.after, call.answer::<Watched>()?) else {
+            continue;
+        };
+        if watched.compacted.is_some() || watched.to <= after {
+            continue;
+        }
+        let seen: BTreeSet<(u64, &str)> = watched
+            .seen
+            .iter()
+            .map(|(at, text)| (*at, text.as_str()))
+            .collect();
+        for (revision, (write, text)) in writes.range(after + 1..=watched.to) {
+            judgement.count();
+            if !seen.contains(&(*revision, text.as_str())) {
+                let what = format!(
+                    "call {} is not told of call {write}, revision {revision}",
+                    call.id
+                );
+                judgement.wrong("gap", &[*write, call.id], what);
+            }
+        }
+    }
+    Ok(judgement
+        .findings("acknowledged writes looked for in watches")
+        .verdict("watch-acked"))
 }
