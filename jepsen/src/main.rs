@@ -10,6 +10,7 @@ use onward_jepsen::{judge, matrix, print, report, workload};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Fault testing of Onward: real processes, real faults, and a judgement.
 ///
@@ -232,7 +233,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     onward_jepsen::mutants::plant()?;
     match Cli::parse().command {
         Demand::Run(run) => {
-            let ran = run::run(&run.options()?).await?;
+            let ran = unless_told(run::run(&run.options()?)).await?;
             tell(&ran)
         }
         Demand::Check { dir } => {
@@ -245,7 +246,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             print::path(&report::write(&dir)?);
             Ok(ExitCode::SUCCESS)
         }
-        Demand::Matrix(matrix) => matrix.run().await,
+        Demand::Matrix(matrix) => unless_told(matrix.run()).await,
         #[cfg(feature = "mutants")]
         Demand::Mutants(options) => {
             print::hunt_head();
@@ -263,6 +264,18 @@ async fn main() -> anyhow::Result<ExitCode> {
             print::workloads(&all);
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Goes on until this program is told to stop. What is dropped with a run takes its processes, its network and its
+/// mounts along.
+async fn unless_told<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("asked to stop"),
     }
 }
 

@@ -249,6 +249,13 @@ impl<'a> Campaign<'a> {
                 tokio::time::sleep(TICK).await;
             }
         }
+        // A disk that flips bits is taken out before it takes its node down at some later time.
+        for id in self.damaged.clone() {
+            if self.cluster.is_up(id).await? {
+                self.cluster.kill(id).await?;
+            }
+            self.replace_damaged(id).await?;
+        }
         while !self.losses.is_empty() {
             self.settle_losses().await;
             ensure!(

@@ -83,6 +83,7 @@ fn about(workload: &str) -> RunFile {
         seconds: 7.0,
         seed: 4711,
         version: "onward 0.1.0".to_owned(),
+        isolation: None,
         clients: 4,
         started: "2026-01-02T03:04:05Z".to_owned(),
         command: "onward-jepsen run --workload register --seed 4711".to_owned(),

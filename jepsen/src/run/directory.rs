@@ -3,6 +3,7 @@
 use super::Options;
 use crate::matrix::Combination;
 use crate::nemesis::Plan;
+use crate::net::Isolation;
 use crate::verdict::Verdict;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct RunFile {
     pub seed: u64,
     /// How many clients.
     pub clients: u64,
+    /// How nodes were kept apart; on loopback some faults cannot be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// When it began, RFC 3339.
     #[serde(default)]
     pub started: String,
@@ -70,6 +74,7 @@ impl Directory {
             seconds: options.time.as_secs_f64(),
             seed: options.seed,
             clients: options.clients,
+            isolation: Some(options.isolation),
             started: now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             version: version(&options.binary),
             command: command(options),
