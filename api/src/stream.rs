@@ -180,7 +180,7 @@ impl<L: Lens> Following<L> {
             }
         };
         let mut out = String::new();
-        let sent_max = if mutant::on(Mutant::LostWatch) {
+        let sent_max = if self.caught_up && mutant::on(Mutant::LostWatch) {
             1
         } else {
             CHUNK_RECORDS

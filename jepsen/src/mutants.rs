@@ -64,14 +64,19 @@ const fn simulate(mutant: Mutant, checks: &'static [&'static str]) -> Hunt {
         mutant,
         ground: Ground::Simulator,
         checks,
-        within: Duration::from_secs(180),
+        within: Duration::from_secs(300),
     }
 }
 
 /// All hunts: one for each bug.
 pub const HUNTS: &[Hunt] = &[
     simulate(Mutant::AckBeforeSync, &["real-time", "model", "replicas"]),
-    run(Mutant::StaleRead, "register", &[], &["linearizable", "log-index"]),
+    run(
+        Mutant::StaleRead,
+        "register",
+        &["partition"],
+        &["linearizable", "log-index"],
+    ),
     run(Mutant::ApplyTwice, "deploy", &[], &["deploy", "log-index"]),
     simulate(Mutant::VoteNotPersisted, &["soundness", "model", "replicas"]),
     simulate(Mutant::PurgeBeforeSnapshot, &["model", "replicas"]),

@@ -25,7 +25,7 @@ pub enum Mutant {
     DuplicateTableOff,
     /// Deadlines are counted from the clock of the node that applies.
     TtlByWallClock,
-    /// A stream that has several revisions to send sends the first and goes on after the last.
+    /// A stream that is woken to several revisions sends the first and goes on after the last.
     LostWatch,
     /// Slots and addresses are handed out without a look at who has them.
     IpamNotUnique,
