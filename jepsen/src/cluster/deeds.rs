@@ -3,11 +3,15 @@
 use super::clock::{self, Skew};
 use super::config::{self, Membership};
 use super::process::{Order, Process};
-use super::{Build, Cluster, Slot, leftovers};
+use super::{Build, Cluster, POLL, Slot, leftovers};
 use crate::disk::{Faults, FaultyDisk};
 use anyhow::{Context, bail, ensure};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the applications of a node that is wiped may take to be gone.
+const WIPE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// Starts the process of a node that has none. That it starts does not mean that it serves.
@@ -228,7 +232,14 @@ impl Cluster {
         if let Ok(disk) = self.disk(id).await {
             disk.set(Faults::default());
         }
-        wipe(&data).with_context(|| format!("cannot wipe {}", data.display()))?;
+        let deadline = Instant::now() + WIPE_PATIENCE;
+        // What was working in it may still be writing its last.
+        while let Err(error) = wipe(&data) {
+            if Instant::now() > deadline {
+                return Err(error).with_context(|| format!("cannot wipe {}", data.display()));
+            }
+            tokio::time::sleep(POLL).await;
+        }
         {
             let mut slot = self.slot(id).await;
             slot.membership = Membership::Joins {
