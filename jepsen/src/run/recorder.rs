@@ -5,7 +5,7 @@ use crate::history::{Complete, Edge, Fault, Invoke, Outcome, Record, Stage, Stag
 use crate::workload::Demand;
 use anyhow::Context;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -26,6 +26,9 @@ struct Book {
     /// The first line that could not be written; a history with a hole is none.
     failed: Option<String>,
     tally: Tally,
+    /// The processes that asked something before this stage, and have not been answered yet.
+    overdue: BTreeSet<u64>,
+    asking: BTreeSet<u64>,
 }
 
 /// How far a run has come.
@@ -39,9 +42,9 @@ pub struct Tally {
     pub faults: u64,
     /// The last fault, in words.
     pub last_fault: String,
-    /// Which nodes served something in this stage, and how often.
+    /// Which nodes served something that was asked in this stage, and how often.
     pub nodes: BTreeMap<u64, u64>,
-    /// Which kinds of operation took place in this stage, and how often.
+    /// Which kinds of operation that were asked for in this stage took place, and how often.
     pub kinds: BTreeMap<&'static str, u64>,
 }
 
@@ -59,6 +62,8 @@ impl Recorder {
                 out: BufWriter::new(file),
                 failed: None,
                 tally: Tally::default(),
+                overdue: BTreeSet::new(),
+                asking: BTreeSet::new(),
             }),
         })
     }
@@ -67,11 +72,11 @@ impl Recorder {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, record: impl FnOnce(TimeNs, &mut Tally) -> Record) {
+    fn write(&self, record: impl FnOnce(TimeNs, &mut Book) -> Record) {
         let mut book = self.book();
         // Within the lock: the order of lines is the order of times.
         let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let record = record(now, &mut book.tally);
+        let record = record(now, &mut book);
         let line = serde_json::to_string(&record).expect("a record is JSON");
         if let Err(error) = writeln!(book.out, "{line}") {
             book.failed.get_or_insert(error.to_string());
@@ -80,7 +85,8 @@ impl Recorder {
 
     /// A client is about to ask.
     pub fn invoke(&self, process: u64, node: u64, demand: &Demand, command: Option<Uuid>) {
-        self.write(|time_ns, _| {
+        self.write(|time_ns, book| {
+            book.asking.insert(process);
             Record::Invoke(Invoke {
                 time_ns,
                 process,
@@ -94,10 +100,18 @@ impl Recorder {
 
     /// It was answered.
     pub fn complete(&self, process: u64, node: u64, demand: &Demand, answer: &Answer) {
-        self.write(|time_ns, tally| {
+        self.write(|time_ns, book| {
+            let Book {
+                tally,
+                overdue,
+                asking,
+                ..
+            } = book;
+            asking.remove(&process);
+            let of_this_stage = !overdue.remove(&process);
             tally.ended += 1;
-            if answer.outcome == Outcome::Ok {
-                tally.ok += 1;
+            tally.ok += u64::from(answer.outcome == Outcome::Ok);
+            if answer.outcome == Outcome::Ok && of_this_stage {
                 *tally.nodes.entry(node).or_default() += 1;
                 *tally.kinds.entry(demand.f).or_default() += 1;
             }
@@ -118,7 +132,7 @@ impl Recorder {
     /// A fault began, ended, or struck.
     pub fn fault(&self, nemesis: &str, edge: Edge, what: impl Into<String>, nodes: Vec<u64>) {
         let what = what.into();
-        self.write(|time_ns, tally| {
+        self.write(|time_ns, Book { tally, .. }| {
             if edge != Edge::End {
                 tally.faults += 1;
                 tally.last_fault = format!("{nemesis}: {what}");
@@ -135,9 +149,10 @@ impl Recorder {
 
     /// The run goes on to its next stage.
     pub fn stage(&self, stage: StageName) {
-        self.write(|time_ns, tally| {
-            tally.nodes.clear();
-            tally.kinds.clear();
+        self.write(|time_ns, book| {
+            book.tally.nodes.clear();
+            book.tally.kinds.clear();
+            book.overdue.clone_from(&book.asking);
             Record::Stage(Stage { time_ns, stage })
         });
     }
@@ -158,5 +173,28 @@ impl Recorder {
             None => Ok(()),
             Some(error) => anyhow::bail!("the history could not be written: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_what_an_earlier_stage_asked_tells_nothing_of_this_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let recorder = Recorder::create(dir.path()).expect("a history");
+        let demand = Demand::read("read", Value::Null);
+        let answer = Answer::ok(Value::Null, Some(1));
+        recorder.stage(StageName::Faults);
+        recorder.invoke(0, 1, &demand, None);
+        recorder.stage(StageName::Heal);
+        recorder.complete(0, 1, &demand, &answer);
+        let tally = recorder.tally();
+        assert_eq!((tally.ok, tally.nodes.len(), tally.kinds.len()), (1, 0, 0));
+        recorder.invoke(0, 1, &demand, None);
+        recorder.complete(0, 1, &demand, &answer);
+        let tally = recorder.tally();
+        assert_eq!((tally.ok, tally.nodes.len(), tally.kinds.len()), (2, 1, 1));
     }
 }
