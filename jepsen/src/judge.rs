@@ -5,7 +5,6 @@ use crate::claims;
 use crate::final_state::Finals;
 use crate::history::{self, Call, Edge, Fault, Outcome, Record, StageName, TimeNs};
 use crate::nemesis;
-use crate::rulings;
 use crate::run::{Directory, RunFile};
 use crate::verdict::{Finding, Kind, Verdict};
 use crate::workload::{self, Evidence, Workload};
@@ -55,7 +54,6 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
     }
     verdicts.push(finals.replicas());
     verdicts.push(log_index(&run.workload, &calls, &finals));
-    verdicts.extend(rulings::of(&run.workload, &calls, &finals));
     verdicts.extend(workload.judge(&Evidence {
         calls: &calls,
         finals: &finals,

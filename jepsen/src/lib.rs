@@ -16,7 +16,6 @@ pub mod nemesis;
 pub mod net;
 pub mod print;
 pub mod report;
-pub mod rulings;
 pub mod run;
 #[cfg(feature = "simulation")]
 pub mod sim;
