@@ -561,6 +561,7 @@ async fn a_cluster_forms_once_all_initial_members_were_there() {
     first.abandon().await;
     let first = site.start(0).await;
     let third = site.start(2).await;
+    leader_of(&[&first, &second, &third]).await;
     write(&third, "a", "1").await;
     let nodes = [first, second, third];
     for node in &nodes {
@@ -585,6 +586,7 @@ async fn a_power_cut_right_after_forming_stops_nobody() {
             node.abandon().await;
         }
         let nodes = site.start_all().await;
+        leader_of(&nodes.iter().collect::<Vec<_>>()).await;
         write(&nodes[0], "a", "1").await;
         for node in nodes {
             node.abandon().await;
