@@ -29,13 +29,14 @@ const SMOKE: [(&str, &[&str]); 3] = [
 ];
 
 /// For the night: every workload meets each of these.
-const NIGHTLY: [&[&str]; 6] = [
+const NIGHTLY: [&[&str]; 7] = [
     &["kill", "partition"],
-    &["pause", "partition"],
-    &["power"],
-    &["clock", "kill"],
-    &["snapshot", "kill"],
-    &["slow", "restart"],
+    &["pause", "slow"],
+    &["clock", "restart"],
+    &["snapshot", "lossy"],
+    &["replace", "partition"],
+    &["unsynced", "torn"],
+    &["eio", "slow-disk"],
 ];
 
 /// The combinations of the small matrix.
@@ -217,5 +218,16 @@ mod tests {
     #[test]
     fn the_small_matrix_is_three_runs() {
         assert_eq!(smoke(1).len(), 3);
+    }
+
+    #[test]
+    fn every_fault_of_a_matrix_is_one_that_there_is() {
+        for name in smoke(1)
+            .iter()
+            .chain(&nightly(1))
+            .flat_map(|combination| &combination.nemeses)
+        {
+            assert!(name.parse::<crate::nemesis::Kind>().is_ok(), "{name}");
+        }
     }
 }
