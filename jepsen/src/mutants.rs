@@ -84,11 +84,16 @@ pub const HUNTS: &[Hunt] = &[
         Mutant::DuplicateTableOff,
         "idempotency",
         &[],
-        &["idempotency", "log-index"],
+        &["once", "versions", "log-index"],
     ),
     run(Mutant::TtlByWallClock, "lock", &[], &["replicas"]),
     run(Mutant::LostWatch, "watch", &[], &["watch"]),
-    run(Mutant::IpamNotUnique, "machines", &[], &["machines", "log-index"]),
+    run(
+        Mutant::IpamNotUnique,
+        "machines",
+        &[],
+        &["machines", "placements", "log-index"],
+    ),
     run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["effects"]),
 ];
 
