@@ -176,7 +176,8 @@ pub(super) fn judge(evidence: &Evidence<'_>, ledger: &str) -> anyhow::Result<Vec
         "deploy",
         format!("{rollouts} rollouts, one at a time for each app"),
     );
-    Ok(vec![verdict, effects(&walk, ledger)])
+    let end = evidence.finals.nodes.iter().map(|node| node.revision).max();
+    Ok(vec![verdict, effects(&walk, ledger, end.unwrap_or_default())])
 }
 
 /// Holds an answer against the journal.
@@ -211,14 +212,18 @@ fn hold_against(walk: &Walk, call: &Call, wrong: &mut Complaints) -> anyhow::Res
 }
 
 /// Whether each instance was started once, where it was to be, and what is said to be healthy was started at all.
-fn effects(walk: &Walk, ledger: &str) -> Verdict {
+/// The ledger is read after the journal: what was placed later than `end`, where the journal ends, is not judged.
+fn effects(walk: &Walk, ledger: &str, end: u64) -> Verdict {
     let mut wrong = Complaints::default();
     let mut starts: BTreeMap<(String, u64, u64), usize> = BTreeMap::new();
     for line in ledger.lines() {
-        let Some((node, instance)) = instance_of(line) else {
+        let Some((node, instance, revision)) = instance_of(line) else {
             wrong.add([], format!("the ledger has `{line}`, which is no instance"));
             continue;
         };
+        if revision > end {
+            continue;
+        }
         match walk.placed.get(&instance) {
             Some(placed) if *placed == node => {}
             Some(placed) => wrong.add([], format!("{line} was placed on node {placed}")),
@@ -252,14 +257,15 @@ fn effects(walk: &Walk, ledger: &str) -> Verdict {
     )
 }
 
-/// Node and instance of a mark: `CLUSTER/NODE/APP/RELEASE/ORDINAL@REVISION`.
-fn instance_of(mark: &str) -> Option<(u64, (String, u64, u64))> {
+/// Node, instance and revision of a mark: `CLUSTER/NODE/APP/RELEASE/ORDINAL@REVISION`.
+fn instance_of(mark: &str) -> Option<(u64, (String, u64, u64), u64)> {
     let mut parts = mark.split('/').skip(1);
     let node = parts.next()?.parse().ok()?;
     let app = parts.next()?.to_owned();
     let release = parts.next()?.parse().ok()?;
-    let (ordinal, _) = parts.next()?.split_once('@')?;
-    Some((node, (app, release, ordinal.parse().ok()?)))
+    let (ordinal, revision) = parts.next()?.split_once('@')?;
+    let instance = (app, release, ordinal.parse().ok()?);
+    Some((node, instance, revision.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -399,6 +405,12 @@ mod tests {
                 "{lie:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_placed_after_the_journal_was_read_is_not_judged() {
+        let ledger = format!("{LEDGER}c/1/deploy-0/1/3@101\n");
+        assert_eq!(findings(good(), &ledger, &[]), FINE);
     }
 
     #[test]
