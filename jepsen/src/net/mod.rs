@@ -27,6 +27,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
+/// Where free ports of loopback are looked for.
+const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// How nodes are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -296,18 +299,18 @@ impl Network {
     }
 }
 
-/// A port of loopback that is free for TCP and UDP now. The sockets stay open until all are chosen, so that no two are
-/// alike.
+/// A port of loopback that is free for TCP and UDP now, drawn from below those that Linux gives to outgoing connections,
+/// one of which might take it while its node is down. The sockets stay open until all are chosen, so that no two are alike.
 fn free_port(taken: &mut Vec<(TcpListener, UdpSocket)>) -> anyhow::Result<SocketAddr> {
-    for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
-        let address = tcp.local_addr()?;
-        if let Ok(udp) = UdpSocket::bind(address) {
+    for _ in 0..1000 {
+        let port = rand::random_range(FREE_PORTS);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
             taken.push((tcp, udp));
             return Ok(address);
         }
     }
-    anyhow::bail!("no port on loopback is free for both TCP and UDP")
+    anyhow::bail!("no port on loopback from {FREE_PORTS:?} is free for both TCP and UDP")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::orders::{List, Orders};
 use super::{Txn, UNSEEN_MAX};
 use crate::history::{Outcome, TimeNs};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Why one transaction comes before another, the strongest reason first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +41,10 @@ impl<'a> Graph<'a> {
         let mut graph = Graph {
             edges: vec![Vec::new(); txns.len()],
         };
+        let shown: HashSet<usize> = orders.lists().flat_map(|(_, list)| list.shown()).collect();
         for (key, list) in orders.lists() {
             graph.versions(key, list);
-            graph.unseen(txns, key, list);
+            graph.unseen(txns, &shown, key, list);
         }
         graph.processes(txns);
         graph.real_time(txns);
@@ -78,13 +79,18 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What was appended for sure, and no read shows, was appended after the last version that one does.
-    fn unseen(&mut self, txns: &[Txn], key: &'a str, list: &List<'_>) {
+    /// What was appended for sure, and no read shows, was appended after the last version that one does. Sure is what
+    /// was acknowledged, and what belongs to a transaction of which reads show another part.
+    fn unseen(&mut self, txns: &[Txn], shown: &HashSet<usize>, key: &'a str, list: &List<'_>) {
+        let ended = |place: usize| {
+            let unknown = shown.contains(&place).then_some(TimeNs::MAX);
+            txns[place].ended_ns().or(unknown)
+        };
         let mut unseen: Vec<(TimeNs, u64, usize)> = list
             .writers
             .iter()
             .filter(|(value, _)| !list.place.contains_key(value))
-            .filter_map(|(value, append)| Some((txns[append.txn].ended_ns()?, *value, append.txn)))
+            .filter_map(|(value, append)| Some((ended(append.txn)?, *value, append.txn)))
             .collect();
         unseen.sort_unstable();
         if list.reads.is_empty() {

@@ -27,6 +27,13 @@ pub(super) struct List<'a> {
     ambiguous: Vec<u64>,
 }
 
+impl List<'_> {
+    /// Whose appends reads show, by place.
+    pub(super) fn shown(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().map(|value| self.writers[value].txn)
+    }
+}
+
 /// An append.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Append {
