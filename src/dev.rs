@@ -39,6 +39,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long apps may take to stop.
 const APP_GRACE: Duration = Duration::from_secs(5);
 const BASE_PORT: u16 = 7400;
+/// Where `--base-port 0` looks.
+const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 #[derive(Debug, Serialize)]
 struct Announcement<'a> {
@@ -258,17 +260,23 @@ fn lay_out(dir: &Path, flags: &Flags) -> anyhow::Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// A port that is free for TCP and UDP now. The sockets stay open until all ports are chosen, so that no two are alike.
+/// A port that is free for TCP and UDP now, drawn from below those that Linux gives to outgoing connections, one of which
+/// might otherwise take it before its node does. The sockets stay open until all ports are chosen, so that no two are
+/// alike.
 fn free_port(taken: &mut Vec<(TcpListener, UdpSocket)>) -> anyhow::Result<SocketAddr> {
-    for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free TCP port on loopback")?;
-        let address = tcp.local_addr()?;
-        if let Ok(udp) = UdpSocket::bind(address) {
+    for _ in 0..1000 {
+        let drawn = (uuid::Uuid::new_v4().as_u128() % FREE_PORTS.len() as u128) as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FREE_PORTS.start + drawn));
+        if let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
             taken.push((tcp, udp));
             return Ok(address);
         }
     }
-    bail!("no port on loopback is free for both TCP and UDP")
+    bail!(
+        "no port on loopback from {} to {} is free for both TCP and UDP",
+        FREE_PORTS.start,
+        FREE_PORTS.end
+    )
 }
 
 fn spawn(node: &Node) -> anyhow::Result<Child> {
