@@ -153,10 +153,11 @@ async fn shapes(network: &Network) {
     network.shape(1, 2, reset).expect("proxied");
     let error = ping(&mut stream, PATIENCE).await.expect_err("it broke off");
     assert!(error != "silence", "{error}");
-    let mut again = connect(network, 1, 2).await.expect("the front is there");
-    let error = ping(&mut again, PATIENCE)
-        .await
-        .expect_err("it breaks off at once");
+    // A new one breaks off at once: before it is known to be there, or after.
+    let error = match connect(network, 1, 2).await {
+        Ok(mut again) => ping(&mut again, PATIENCE).await.expect_err("it breaks off"),
+        Err(error) => error.to_string(),
+    };
     assert!(error != "silence", "{error}");
     assert!(network.touched(1, 2).await.expect("counts") > 0);
     network.heal().await.expect("heals");
