@@ -143,8 +143,11 @@ fn clients_that_never_connect_are_a_failure_of_the_harness() {
 
 #[test]
 fn a_workload_that_does_not_exist_is_named_and_so_are_those_that_do() {
+    // Where runs go by default is below the current directory.
+    let dir = tempfile::tempdir().expect("temp dir");
     let output = Command::new(program())
         .args(["run", "--workload", "nonsense"])
+        .current_dir(dir.path())
         .output()
         .expect("it runs");
     let told = String::from_utf8_lossy(&output.stderr);
