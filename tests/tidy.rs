@@ -7,6 +7,19 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Every folder with source files.
+const ALL: [&str; 9] = [
+    "src",
+    "statemachine",
+    "raft",
+    "api",
+    "cli",
+    "appliers",
+    "bench",
+    "jepsen",
+    "tests",
+];
+
 /// Source files below `folder` with the extension `rs`.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -169,17 +182,7 @@ fn bincode_is_named_in_the_codec_only() {
 
 #[test]
 fn nothing_is_left_open() {
-    for folder in [
-        "src",
-        "statemachine",
-        "raft",
-        "api",
-        "cli",
-        "appliers",
-        "bench",
-        "jepsen",
-        "tests",
-    ] {
+    for folder in ALL {
         for (path, text) in sources(folder) {
             for (number, line) in text.lines().enumerate() {
                 for mark in [
@@ -203,17 +206,7 @@ fn nothing_is_left_open() {
 /// Sizes: past about 500 lines a file usually has two ideas in it.
 #[test]
 fn files_stay_readable() {
-    for folder in [
-        "src",
-        "statemachine",
-        "raft",
-        "api",
-        "cli",
-        "appliers",
-        "bench",
-        "jepsen",
-        "tests",
-    ] {
+    for folder in ALL {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(

@@ -2,6 +2,8 @@
 
 mod commands;
 mod help;
+mod manifests;
+mod rollouts;
 mod server;
 
 use crate::output::Streams;
