@@ -312,7 +312,8 @@ mod tests {
 
     #[test]
     fn only_the_named_check_is_a_catch() {
-        let said = "seed 3 fails\n  Liveness recovery: no\n  Property replicas: one\nseed 5 fails\n  Property append: G0\n";
+        let said = "seed 3 fails\n  Liveness recovery: no\n  Property replicas: one\n  undecided: Property append: 0 calls\n\
+            seed 5 fails\n  Property append: G0\n";
         let seed_of = |check| found_in_simulation(said, &[check]).map(|caught| caught.seed);
         assert_eq!(seed_of("append"), Some(5));
         assert_eq!(seed_of("replicas"), Some(3));

@@ -6,7 +6,7 @@ use onward_raft::sim::World;
 use onward_statemachine::ports::{Freshness, Proposal, ProposeError, ReadError};
 use onward_statemachine::services::{catalog, kv};
 use onward_statemachine::testing::generate;
-use onward_statemachine::{Actor, Command, CommandId, Outcome, Revision, system};
+use onward_statemachine::{Actor, Command, CommandId, Outcome, Revision, View, system};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
@@ -105,10 +105,20 @@ impl Client {
                 continue;
             };
             if self.rng.random_range(0..100) < self.site.plan.reads {
-                self.read(&seat).await;
+                let (key, freshness) = (self.key(), self.freshness());
+                self.read(&seat, &key, freshness).await;
             } else {
                 let command = self.command(&seat).await;
                 self.propose(&seat, command).await;
+            }
+        }
+    }
+
+    /// Reads every key that clients share from every node, for the last time.
+    pub(super) async fn read_all(mut self) {
+        for seat in self.site.seats() {
+            for number in 0..self.site.plan.keys {
+                self.read(&seat, &shared(number), Freshness::Linearizable).await;
             }
         }
     }
@@ -119,8 +129,7 @@ impl Client {
     }
 
     fn key(&mut self) -> kv::Key {
-        let key = self.rng.random_range(0..self.site.plan.keys);
-        kv::Key(format!("r/{key}").into_bytes())
+        shared(self.rng.random_range(0..self.site.plan.keys))
     }
 
     /// A value that nobody else writes.
@@ -167,13 +176,11 @@ impl Client {
     }
 
     /// The revision of the last change of `key`, as far as this node has it.
-    async fn look(&self, seat: &Seat, key: &kv::Key) -> Revision {
-        let Some(ports) = seat.ports() else {
-            return Revision(0);
-        };
-        let look = async { ports.reader.read(|view| kv::get(view, key)) };
-        let pair = seat.machine.run(look).await.flatten();
-        pair.map_or(Revision(0), |pair| pair.modified)
+    async fn look(&mut self, seat: &Arc<Seat>, key: &kv::Key) -> Revision {
+        match self.read(seat, key, Freshness::Local).await {
+            Fate::Read(_, Some(pair)) => pair.modified,
+            _ => Revision(0),
+        }
     }
 
     /// A command of any area, made up from chance, or the expiry of what is due.
@@ -294,14 +301,15 @@ impl Client {
         }
     }
 
-    async fn read(&mut self, seat: &Arc<Seat>) {
-        let Some(ports) = seat.ports() else { return };
-        let key = self.key();
-        let freshness = match self.rng.random_range(0..10) {
+    fn freshness(&mut self) -> Freshness {
+        match self.rng.random_range(0..10) {
             0..7 => Freshness::Linearizable,
             7..9 => Freshness::AtLeast(self.newest),
             _ => Freshness::Local,
-        };
+        }
+    }
+
+    async fn read(&mut self, seat: &Arc<Seat>, key: &kv::Key, freshness: Freshness) -> Fate {
         let mut op = Op {
             process: self.process,
             node: seat.machine.id(),
@@ -313,20 +321,21 @@ impl Client {
             },
             fate: Fate::Nothing("the node ended".to_owned()),
         };
-        let read = async {
-            ports.reader.barrier(freshness).await?;
-            Ok::<_, ReadError>(
-                ports
-                    .reader
-                    .read(|view| Ok((system::clock(view)?.revision, kv::get(view, &key)?))),
-            )
-        };
-        match seat.machine.run(read).await {
-            Some(Ok((revision, pair))) => op.fate = Fate::Read(revision, pair),
-            Some(Err(error)) => op.fate = Fate::Nothing(error.to_string()),
-            None => {}
+        if let Some(ports) = seat.ports() {
+            let read = async {
+                ports.reader.barrier(freshness).await?;
+                let look = |view: &dyn View| Ok((system::clock(view)?.revision, kv::get(view, key)?));
+                Ok::<_, ReadError>(ports.reader.read(look))
+            };
+            match seat.machine.run(read).await {
+                Some(Ok((revision, pair))) => op.fate = Fate::Read(revision, pair),
+                Some(Err(error)) => op.fate = Fate::Nothing(error.to_string()),
+                None => {}
+            }
         }
+        let fate = op.fate.clone();
         self.end(op);
+        fate
     }
 
     fn end(&mut self, mut op: Op) {
@@ -345,6 +354,11 @@ impl Client {
         });
         lock(&self.ledger.ops).push(op);
     }
+}
+
+/// A key that clients share.
+fn shared(number: u64) -> kv::Key {
+    kv::Key(format!("r/{number}").into_bytes())
 }
 
 /// A fresh command id, as a client with a right clock makes it.

@@ -135,9 +135,16 @@ fn report(ran: &Ran) -> std::io::Result<()> {
     let seed = ran.plan.seed;
     writeln!(out, "seed {seed} fails")?;
     for verdict in &ran.verdicts {
-        if verdict.finding != Finding::Pass {
-            writeln!(out, "  {:?} {}: {}", verdict.kind, verdict.check, verdict.summary)?;
-        }
+        let undecided = match verdict.finding {
+            Finding::Pass => continue,
+            Finding::Unknown => "undecided: ",
+            Finding::Fail => "",
+        };
+        writeln!(
+            out,
+            "  {undecided}{:?} {}: {}",
+            verdict.kind, verdict.check, verdict.summary
+        )?;
     }
     let faults: Vec<&str> = ran.plan.faults.iter().map(|kind| kind.name()).collect();
     writeln!(out, "  {} machines; {}", ran.plan.machines, faults.join(", "))?;

@@ -2,8 +2,8 @@
 //!
 //! A seed is a [`swarm::Plan`]: how large the site is, how fast its parts are, what clients ask, which faults there are.
 //! A run has two phases. In the first, clients and faults go on together: whatever happens, nothing may be wrong. Then all is
-//! healed, and every node must serve again soon: nothing may be stuck. What clients were told is judged by what the
-//! nodes have then ([`judge`]).
+//! healed, every node must serve again soon, for nothing may be stuck, and is asked for every shared key once more. What
+//! clients were told is judged by what the nodes have then ([`judge`]).
 //!
 //! The same seed gives the same run, byte for byte, as long as the code is the same.
 
@@ -87,6 +87,9 @@ pub fn run(seed: u64, traced: bool) -> Ran {
                 site.complain(format!("a client of the simulation broke: {error}"));
             }
         }
+        Client::new(site.clone(), ledger.clone(), plan.clients)
+            .read_all()
+            .await;
         let ops = ledger.take();
         let finals = finals(&site, &mut verdicts).await;
         verdicts.extend(judge::judge(&ops, &finals));

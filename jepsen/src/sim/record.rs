@@ -15,8 +15,8 @@ pub(super) fn history(ops: &[Op], others: Vec<Record>) -> Vec<Record> {
         timed.push((op.invoked_ns, Record::Invoke(invoke(op))));
         timed.push((op.ended_ns, Record::Complete(complete(op))));
     }
-    // What ends and what begins at one time of one process were recorded in this order.
-    timed.sort_by_key(|(at, record)| (*at, matches!(record, Record::Invoke(_))));
+    // The operations of one process are in order, and what happened at one time stays so.
+    timed.sort_by_key(|(at, _)| *at);
     timed.into_iter().map(|(_, record)| record).collect()
 }
 

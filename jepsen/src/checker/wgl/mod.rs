@@ -8,7 +8,8 @@
 //! operations were in it; of two dead ends that differ only in operations of unknown outcome, the one that used up
 //! fewer of them stands for both, because whatever follows from the other follows from it too. Operations of unknown
 //! outcome are tried last, as few as lead to a state: mostly, they never took place. What only reads is taken as soon
-//! as it is allowed, because it can be moved there from wherever it comes later.
+//! as it is allowed, because it can be moved there from wherever it comes later. Where answers say in which order they
+//! were given, as revisions do, no other order is tried.
 //!
 //! Limits: the problem is NP-complete, so a search ends after a budget of states, undecided.
 
@@ -52,6 +53,18 @@ pub trait Model {
 
     /// Whether `input`, answered so, leaves every state as it is, as a read does. It makes searches shorter to say so.
     fn only_reads(&self, _input: &Self::Input, _output: &Self::Output) -> bool {
+        false
+    }
+
+    /// Where the answer says that its operation stands among all others: of two, the one with the lower place comes
+    /// first in every order that there is.
+    fn place(&self, _output: &Self::Output) -> Option<u64> {
+        None
+    }
+
+    /// Whether `input` of unknown outcome hides what was before it, so that nobody can tell whether another operation of
+    /// unknown outcome took place right before it.
+    fn hides(&self, _input: &Self::Input) -> bool {
         false
     }
 }

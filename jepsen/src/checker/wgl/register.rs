@@ -3,7 +3,9 @@
 //! [`Register`] knows of values alone. [`Versioned`] also holds the system to its revisions: of a write, the one that
 //! it made; of a read, the one at which what it found was written, and the one of the whole state that it saw.
 
-use super::Model;
+use super::{Fate, Model, Op};
+use crate::history::TimeNs;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -81,6 +83,10 @@ impl<V: Clone + Eq + Hash + Debug> Model for Register<V> {
 
     fn only_reads(&self, _: &Input<V>, output: &Output<V>) -> bool {
         matches!(output, Output::Read(_) | Output::Compared(false))
+    }
+
+    fn hides(&self, input: &Input<V>) -> bool {
+        matches!(input, Input::Write(_))
     }
 }
 
@@ -163,10 +169,81 @@ impl<V: Clone + Eq + Hash + Debug> Model for Versioned<V> {
                         None => *modified >= state.since,
                     },
                 };
-                state.compares(matches, to, output)
+                match state.modified {
+                    None if matches => state.told(*modified).compares(matches, to, output),
+                    _ => state.compares(matches, to, output),
+                }
             }
             _ => None,
         }
+    }
+
+    /// The revision; in one revision, what was written comes before what was read.
+    fn place(&self, output: &Stamped<V>) -> Option<u64> {
+        Some(match output {
+            Stamped::Written { at } | Stamped::Compared { at, done: true } => 2 * at,
+            Stamped::Read { at, .. } | Stamped::Compared { at, done: false } => 2 * at + 1,
+        })
+    }
+
+    fn hides(&self, input: &Input<V>) -> bool {
+        matches!(input, Input::Write(_))
+    }
+}
+
+/// Where somebody found a value in a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting<K, V> {
+    /// In which register.
+    pub key: K,
+    /// What.
+    pub value: V,
+    /// The revision at which it was written.
+    pub modified: u64,
+    /// When it was known.
+    pub at_ns: TimeNs,
+}
+
+/// A write of unknown outcome whose value somebody found took place, at the revision that was found with it, and before
+/// it was found: this is written into its fate. No value may be written twice.
+pub fn settle<K: Ord, V: Clone + Ord>(
+    ops: &mut [Op<K, Input<V>, Stamped<V>>],
+    sightings: impl IntoIterator<Item = Sighting<K, V>>,
+) {
+    let mut first: BTreeMap<K, BTreeMap<V, (TimeNs, u64)>> = BTreeMap::new();
+    for Sighting {
+        key,
+        value,
+        modified,
+        at_ns,
+    } in sightings
+    {
+        let seen = first
+            .entry(key)
+            .or_default()
+            .entry(value)
+            .or_insert((at_ns, modified));
+        *seen = (at_ns, modified).min(*seen);
+    }
+    for op in ops.iter_mut().filter(|op| matches!(op.fate, Fate::Unknown)) {
+        let (Input::Write(Some(to))
+        | Input::CompareAndSet { to: Some(to), .. }
+        | Input::CompareRevision { to: Some(to), .. }) = &op.input
+        else {
+            continue;
+        };
+        let Some((seen_ns, at)) = first.get(&op.key).and_then(|values| values.get(to)).copied() else {
+            continue;
+        };
+        let output = match op.input {
+            Input::Write(_) => Stamped::Written { at },
+            _ => Stamped::Compared { at, done: true },
+        };
+        op.fate = Fate::Done {
+            // Of one that was found before it was asked for, the search says that it fits nowhere.
+            completed_ns: seen_ns.max(op.invoked_ns),
+            output,
+        };
     }
 }
 
@@ -179,6 +256,16 @@ impl<V: Clone + Eq> Version<V> {
             modified: at,
             since,
             at_least: since,
+        }
+    }
+
+    /// The same, where the revision of the last write turns out to be this.
+    fn told(&self, modified: u64) -> Self {
+        Version {
+            value: self.value.clone(),
+            modified: Some(modified),
+            since: modified,
+            at_least: modified.max(self.at_least),
         }
     }
 

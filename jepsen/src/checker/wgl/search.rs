@@ -286,7 +286,7 @@ impl<M: Model, K> Search<'_, M, K> {
         let node = self.nodes.last().expect("there is the first one");
         let mut steps = Vec::new();
         let mut looked = Looked::Plain;
-        for (place, op) in self.timeline.open() {
+        for (place, op) in self.open() {
             self.looked_at += 1;
             let Some(after) = self.step(&node.state, op) else {
                 continue;
@@ -329,7 +329,8 @@ impl<M: Model, K> Search<'_, M, K> {
                 break;
             }
             next += 1;
-            for op in unknown.iter().filter(|op| !via.contains(*op)) {
+            let hidden = |op: usize| !via.is_empty() && self.model.hides(&self.ops[op].input);
+            for op in unknown.iter().filter(|op| !via.contains(*op) && !hidden(**op)) {
                 self.looked_at += 1;
                 let Some(after) = self.step(&state, *op) else {
                     continue;
@@ -346,7 +347,7 @@ impl<M: Model, K> Search<'_, M, K> {
             }
         }
         let mut steps = Vec::new();
-        let open = self.timeline.open();
+        let open = self.open();
         for (state, via) in states.iter().skip(1) {
             for (place, op) in &open {
                 self.looked_at += 1;
@@ -360,6 +361,21 @@ impl<M: Model, K> Search<'_, M, K> {
         }
         steps.reverse();
         self.found(Looked::Everywhere, steps);
+    }
+
+    /// The operations with an answer that may come next. Where answers say which is the first of them, only that.
+    fn open(&self) -> Vec<(usize, usize)> {
+        let mut open = self.timeline.open();
+        let first = open.iter().filter_map(|(_, op)| self.place(*op)).min();
+        open.retain(|(_, op)| self.place(*op).is_none_or(|place| Some(place) == first));
+        open
+    }
+
+    fn place(&self, op: usize) -> Option<u64> {
+        match &self.ops[op].fate {
+            Fate::Done { output, .. } => self.model.place(output),
+            Fate::Failed | Fate::Unknown => None,
+        }
     }
 
     fn found(&mut self, looked: Looked, steps: Vec<Step<M::State>>) {

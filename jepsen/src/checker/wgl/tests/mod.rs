@@ -1,4 +1,6 @@
-use super::register::{Input, Output, Register, Stamped, Versioned};
+mod revisions;
+
+use super::register::{Input, Output, Register};
 use super::{BUDGET, Fate, Model, Op, check};
 use crate::checker::testing::{Rng, Simulated, cases, simulate};
 use crate::verdict::Finding;
@@ -200,73 +202,6 @@ fn keys_come_into_being_and_go() {
 }
 
 #[test]
-fn revisions_are_held_to() {
-    let judge = |ops: &[_]| check(&Versioned::default(), ops, BUDGET).finding();
-    let put = |value: u32, at, from: u64| {
-        let output = Stamped::Written { at };
-        op(0, Input::Write(Some(value)), from, Some((from + 1, output)))
-    };
-    let get = |at, found, from: u64| {
-        let output = Stamped::Read { at, found };
-        op(1, Input::Read, from, Some((from + 1, output)))
-    };
-    let cas = |modified, value: u32, at, done, from: u64| {
-        let input = Input::CompareRevision {
-            modified,
-            to: Some(value),
-        };
-        op(2, input, from, Some((from + 1, Stamped::Compared { at, done })))
-    };
-    let good = [
-        put(1, 5, 0),
-        get(7, Some((5, 1)), 10),
-        cas(5, 2, 8, true, 20),
-        cas(5, 3, 9, false, 30),
-        get(9, Some((8, 2)), 40),
-    ];
-    assert_eq!(judge(&good), Finding::Pass);
-    assert_eq!(
-        judge(&[put(1, 5, 0), put(2, 4, 10)]),
-        Finding::Fail,
-        "revisions fall"
-    );
-    assert_eq!(
-        judge(&[put(1, 5, 0), get(6, Some((4, 1)), 10)]),
-        Finding::Fail,
-        "the value's revision is another"
-    );
-    assert_eq!(
-        judge(&[put(1, 5, 0), get(4, Some((5, 1)), 10)]),
-        Finding::Fail,
-        "older than what it found"
-    );
-    // Nobody was told the revision of an unknown write, and yet it is one.
-    let lost: Op<u32, Input<u32>, Stamped<u32>> = op(3, Input::Write(Some(9)), 2, None);
-    let found = |revision| [put(1, 5, 0), lost.clone(), get(8, Some((revision, 9)), 10)];
-    assert_eq!(judge(&found(7)), Finding::Pass);
-    assert_eq!(judge(&found(5)), Finding::Fail);
-    assert_eq!(judge(&found(9)), Finding::Fail);
-    // What is answered behind it does not move it.
-    let behind = |revision| {
-        [
-            put(1, 5, 0),
-            lost.clone(),
-            cas(5, 3, 8, false, 10),
-            get(9, Some((revision, 9)), 20),
-        ]
-    };
-    assert_eq!(judge(&behind(7)), Finding::Pass);
-    assert_eq!(judge(&behind(5)), Finding::Fail);
-    let followed = [
-        put(1, 5, 0),
-        lost.clone(),
-        cas(5, 3, 8, false, 10),
-        cas(7, 4, 9, true, 20),
-    ];
-    assert_eq!(judge(&followed), Finding::Pass);
-}
-
-#[test]
 fn a_search_without_end_is_undecided() {
     // Twenty writes at once, and a read of what none of them wrote: every order is tried.
     let mut ops: Vec<_> = (0..20)
@@ -344,67 +279,6 @@ fn fifty_keys_of_two_hundred_operations_take_no_time() {
     assert_eq!(judge(&ops), Finding::Pass);
     // A search that goes astray would take minutes, so a slow machine does not matter here.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-}
-
-type VersionedOp = Op<u32, Input<u32>, Stamped<u32>>;
-
-/// A history of one register with revisions, among writes of other keys, which take revisions too.
-fn versioned(seed: u64, calls: usize) -> Vec<VersionedOp> {
-    type System = (u64, Option<(u64, u32)>);
-    let mut next = 0;
-    let history = simulate(
-        &mut Rng::new(seed),
-        4,
-        calls,
-        &mut (0, None),
-        |rng, (_, found): &System| {
-            next += 1;
-            let modified = found.map_or(0, |(modified, _)| modified);
-            match rng.below(6) {
-                0 | 1 => Input::Read,
-                2 => Input::Write(Some(next)),
-                3 => Input::Write(None),
-                4 => Input::CompareRevision {
-                    modified,
-                    to: Some(next),
-                },
-                _ => Input::CompareAndSet {
-                    from: found.map(|(_, value)| value),
-                    to: Some(next),
-                },
-            }
-        },
-        |(revision, found): &mut System, input| {
-            *revision += 1 + *revision % 3 % 2;
-            let at = *revision;
-            let matches = match input {
-                Input::Read => return Stamped::Read { at, found: *found },
-                Input::Write(to) => {
-                    *found = to.map(|to| (at, to));
-                    return Stamped::Written { at };
-                }
-                Input::CompareAndSet { from, .. } => found.map(|(_, value)| value) == *from,
-                Input::CompareRevision { modified, .. } => {
-                    found.map_or(0, |(modified, _)| modified) == *modified
-                }
-            };
-            if let (true, Input::CompareAndSet { to, .. } | Input::CompareRevision { to, .. }) =
-                (matches, input)
-            {
-                *found = to.map(|to| (at, to));
-            }
-            Stamped::Compared { at, done: matches }
-        },
-    );
-    let op = |call: Simulated<Input<u32>, _>| Op {
-        call: call.id,
-        process: call.process,
-        key: 0,
-        input: call.input,
-        invoked_ns: call.invoked_ns,
-        fate: call.fate,
-    };
-    history.into_iter().map(op).collect()
 }
 
 /// As clients of a system under partition see it: of every other write, nothing was heard again.
@@ -494,43 +368,6 @@ proptest! {
     #[test]
     fn what_a_register_did_passes(seed: u64) {
         prop_assert_eq!(judge(&simulated(seed, 3, 5, 200)), Finding::Pass);
-    }
-
-    #[test]
-    fn what_a_register_with_revisions_did_passes(seed: u64, forget in 3..20usize) {
-        let mut ops = versioned(seed, 50);
-        let writes = ops.iter_mut().filter(|op| op.input != Input::Read);
-        for op in writes.step_by(forget) {
-            op.fate = match op.fate {
-                Fate::Failed => Fate::Failed,
-                _ => Fate::Unknown,
-            };
-        }
-        let findings = check(&Versioned::default(), &ops, BUDGET);
-        prop_assert!(findings.violations.is_empty(), "{:?}", findings.violations);
-    }
-
-    #[test]
-    fn revisions_that_change_places_are_found(seed: u64, pick: prop::sample::Index) {
-        let mut ops = versioned(seed, 60);
-        let written: Vec<_> = ops.iter().enumerate().filter_map(|(place, op)| match op.fate {
-            Fate::Done { completed_ns, output: Stamped::Written { at } } => Some((place, op.invoked_ns, completed_ns, at)),
-            _ => None,
-        }).collect();
-        let mut apart = Vec::new();
-        for (one, _, ended, first) in &written {
-            apart.extend(written.iter().filter(|(_, began, ..)| ended < began).map(|(other, _, _, second)| {
-                (*one, *other, *first, *second)
-            }));
-        }
-        prop_assume!(!apart.is_empty());
-        let (one, other, first, second) = *pick.get(&apart);
-        for (place, to) in [(one, second), (other, first)] {
-            if let Fate::Done { output: Stamped::Written { at }, .. } = &mut ops[place].fate {
-                *at = to;
-            }
-        }
-        prop_assert_eq!(check(&Versioned::default(), &ops, BUDGET).finding(), Finding::Fail);
     }
 
     #[test]
