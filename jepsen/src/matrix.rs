@@ -28,15 +28,16 @@ const SMOKE: [(&str, &[&str]); 3] = [
     ("lock", &["kill", "pause"]),
 ];
 
-/// For the night: every workload meets each of these.
-const NIGHTLY: [&[&str]; 7] = [
+/// For the night: every workload meets each of these, and between them they are all that there is.
+const NIGHTLY: [&[&str]; 8] = [
     &["kill", "partition"],
     &["pause", "slow"],
     &["clock", "restart"],
     &["snapshot", "lossy"],
-    &["replace", "partition"],
-    &["unsynced", "torn"],
+    &["replace", "rolling"],
+    &["power", "unsynced", "torn"],
     &["eio", "slow-disk"],
+    &["full", "bitflip"],
 ];
 
 /// The combinations of the small matrix.
@@ -194,6 +195,7 @@ async fn run_one(base: &Options, combination: &Combination) -> anyhow::Result<Ra
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nemesis;
     use std::collections::BTreeSet;
 
     #[test]
@@ -216,6 +218,13 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_matrix_has_every_fault() {
+        let met: BTreeSet<_> = NIGHTLY.iter().copied().flatten().copied().collect();
+        let all: BTreeSet<_> = nemesis::Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(met, all);
+    }
+
+    #[test]
     fn the_small_matrix_is_three_runs() {
         assert_eq!(smoke(1).len(), 3);
     }
@@ -227,7 +236,7 @@ mod tests {
             .chain(&nightly(1))
             .flat_map(|combination| &combination.nemeses)
         {
-            assert!(name.parse::<crate::nemesis::Kind>().is_ok(), "{name}");
+            assert!(name.parse::<nemesis::Kind>().is_ok(), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What all parts of a running node share.
 
-use crate::clock::Clock;
+use crate::clock::ClusterClock;
 use crate::config::{Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
 use crate::fault::die;
@@ -46,7 +46,7 @@ pub(crate) struct Engine {
     pub(crate) log: LogStore,
     pub(crate) peers: Arc<Peers>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: ClusterClock,
     pub(crate) timings: Timings,
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,
@@ -68,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) log: LogStore,
     pub(crate) peers: Arc<Peers>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: ClusterClock,
     pub(crate) timings: Timings,
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,

@@ -1,5 +1,6 @@
 //! The life of a node: start, join, shut down.
 
+use crate::clock::ClusterClock;
 use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
@@ -217,7 +218,7 @@ impl Node {
             log,
             peers,
             counters,
-            clock: host.clock.clone(),
+            clock: ClusterClock::new(host.clock.clone()),
             timings: config.timings,
             snapshots: config.snapshots,
             limits: config.limits,
@@ -231,6 +232,7 @@ impl Node {
         tasks.spawn(server::serve(engine.clone(), listener));
         tasks.spawn(engine.clone().follow_leadership());
         tasks.spawn(engine.clone().watch_log());
+        tasks.spawn(engine.clone().keep_clock());
         form_or_join(&engine, &config, node).await?;
         Ok(Node {
             engine,

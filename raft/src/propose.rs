@@ -5,6 +5,7 @@
 //! tried again under the same id until its deadline, over as many leaders as there are: duplicates are recognised when
 //! they are applied, so it is done once.
 
+use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::fault::die;
@@ -24,6 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// Between two tries while nobody leads or the leader cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -76,7 +78,8 @@ impl Engine {
         if self.closing.is_cancelled() {
             return answer(Proposed::ShuttingDown);
         }
-        if !self.leads() {
+        // One that does not know the time yet does not lead yet.
+        if !self.leads() || !self.clock.is_ready() {
             return answer(Proposed::NotLeader);
         }
         // Twice the bound of one node, so that a busy leader does not turn away its peers.
@@ -123,6 +126,13 @@ impl Engine {
                 .client_write_ff(Payload(Bytes::from(bytes)), Some(reply))
                 .await,
         );
+    }
+
+    /// An id of now: by the time that the members agree on, which is what its age is measured by.
+    fn new_command_id(&self) -> CommandId {
+        let mut bytes = new_uuid().into_bytes();
+        bytes[..6].copy_from_slice(&self.clock.now().0.to_be_bytes()[2..]);
+        CommandId(Uuid::from_bytes(bytes))
     }
 
     async fn propose_here(&self, envelope: &Envelope, until: Instant) -> Tried {
@@ -180,7 +190,7 @@ impl Engine {
             })?;
         let until = Instant::now() + Duration::from_millis(deadline_ms);
         let envelope = Envelope {
-            command_id: proposal.command_id.unwrap_or_else(|| CommandId(new_uuid())),
+            command_id: proposal.command_id.unwrap_or_else(|| self.new_command_id()),
             actor: proposal.actor,
             // The leader stamps the time.
             proposed_at: Millis(0),

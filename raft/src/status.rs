@@ -255,6 +255,12 @@ impl NodeCluster {
         ];
         rows.into_iter()
             .map(|(name, help, value)| plain(name, help, MetricKind::Gauge, value))
+            .chain([plain(
+                "onward_raft_clock_offset_ms",
+                "How far this machine's clock is from that of most members, whether ahead or behind.",
+                MetricKind::Gauge,
+                self.0.clock.offset_ms().unsigned_abs(),
+            )])
             .collect()
     }
 }

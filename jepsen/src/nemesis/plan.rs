@@ -229,7 +229,8 @@ fn fault(kind: Kind, rng: &mut ChaCha8Rng) -> Fault {
         Kind::Lossy => Fault::Lossy(link_target(rng), rng.random_range(10..=60)),
         Kind::Clock => {
             let targets = [Target::Leader, Target::Follower, Target::Minority, Target::All];
-            Fault::Clock(one_of(rng, &targets), time(rng))
+            let target = one_of(rng, &targets);
+            Fault::Clock(target, time(rng, target))
         }
         Kind::Replace => Fault::Replace(one_of(rng, &[Target::Leader, Target::Follower])),
         Kind::Snapshot => Fault::Snapshot(one_of(rng, &[Hold::Paused, Hold::Killed, Hold::Alone])),
@@ -292,12 +293,17 @@ fn stream(rng: &mut ChaCha8Rng) -> Stream {
     }
 }
 
-/// From less than a lease to less than the quarter of an hour for which commands are remembered, in either direction.
-/// A leader whose clock is further ahead takes log time along for good, and every command id of the right time is then
-/// refused as stale until the others catch up: a limit of the system that a run could only find again and again.
-fn time(rng: &mut ChaCha8Rng) -> Time {
+/// From less than a lease to a day, in either direction. Where all clocks are wrong, it is less than the quarter of an
+/// hour for which commands are remembered: log time goes by most clocks, and every command id of the right time would
+/// be refused as stale for good.
+fn time(rng: &mut ChaCha8Rng, target: Target) -> Time {
     let sign = one_of(rng, &[-1, 1]);
-    let ahead_ms = sign * one_of(rng, &[50, 400, 3_000, 30_000, 600_000]);
+    let far = if target == Target::All {
+        600_000
+    } else {
+        86_400_000
+    };
+    let ahead_ms = sign * one_of(rng, &[50, 400, 3_000, 30_000, far]);
     let off = Skew {
         ahead_ms,
         ..Skew::default()

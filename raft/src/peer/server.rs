@@ -262,6 +262,7 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
             let response = raft.handle_transfer_leader(request).await.map_err(text)?;
             Ok(codec::encode(&response))
         }
+        kind::CLOCK => Ok(codec::encode(&engine.clock.own())),
         kind => Err(format!("no request has kind {kind}")),
     }
 }

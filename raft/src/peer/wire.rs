@@ -30,6 +30,8 @@ pub(crate) mod kind {
     pub(crate) const SNAPSHOT_BYTES: u8 = 10;
     pub(crate) const SNAPSHOT_END: u8 = 11;
     pub(crate) const FOUND: u8 = 12;
+    /// What does your clock show? Nobody who does not know this kind is hurt by it: it fails.
+    pub(crate) const CLOCK: u8 = 13;
 }
 
 /// The answer to a forwarded proposal.
