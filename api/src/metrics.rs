@@ -1,17 +1,11 @@
 //! What `/metrics` shows: the engine's numbers, and requests and their times by route. Times go into fixed buckets of
 //! atomics, so that counting costs a request nothing that it would notice.
 
-use onward_statemachine::ports::{Metric, MetricKind};
+use onward_statemachine::ports::{BOUNDS_US, Histogram, Metric, Reading, Times};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-
-/// Upper bounds of the buckets, in µs.
-const BUCKETS_US: [u64; 14] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
-    10_000_000,
-];
 
 /// The requests of one route.
 #[derive(Debug)]
@@ -20,9 +14,7 @@ pub(crate) struct RouteStats {
     path: &'static str,
     /// By the hundreds of the status: 1xx to 5xx.
     statuses: [AtomicU64; 5],
-    /// One for each of [`BUCKETS_US`], and one for all that took longer.
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    total_us: AtomicU64,
+    times: Histogram,
 }
 
 impl RouteStats {
@@ -31,18 +23,20 @@ impl RouteStats {
             method,
             path,
             statuses: Default::default(),
-            buckets: Default::default(),
-            total_us: AtomicU64::new(0),
+            times: Histogram::default(),
         }
     }
 
     /// Counts one request.
     pub(crate) fn count(&self, status: http::StatusCode, took: Duration) {
-        let us = took.as_micros() as u64;
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.statuses[class].fetch_add(1, Relaxed);
-        self.buckets[BUCKETS_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
-        self.total_us.fetch_add(us, Relaxed);
+        self.times.count(took);
+    }
+
+    /// The span of one request, for whoever wants to follow it through the logs.
+    pub(crate) fn span(&self, path: &str) -> tracing::Span {
+        tracing::debug_span!("http", method = self.method, path)
     }
 }
 
@@ -75,17 +69,22 @@ impl Metrics {
             }
             for (place, metric) in engine.iter().filter(|metric| metric.name == name).enumerate() {
                 if place == 0 {
-                    let kind = match metric.kind {
-                        MetricKind::Counter => "counter",
-                        MetricKind::Gauge => "gauge",
+                    let kind = match metric.reading {
+                        Reading::Counter(_) => "counter",
+                        Reading::Gauge(_) => "gauge",
+                        Reading::Times(_) => "histogram",
                     };
                     head(out, name, metric.help, kind)?;
                 }
-                let labels = metric
+                let labels: Vec<_> = metric
                     .labels
                     .iter()
-                    .map(|(label, value)| (*label, value.as_str()));
-                series(out, name, labels, metric.value)?;
+                    .map(|(label, value)| (*label, value.as_str()))
+                    .collect();
+                match &metric.reading {
+                    Reading::Counter(value) | Reading::Gauge(value) => series(out, name, labels, value)?,
+                    Reading::Times(times) => histogram(out, name, &labels, times)?,
+                }
             }
         }
         self.write_http(out)
@@ -95,7 +94,7 @@ impl Metrics {
         let used = || {
             self.routes
                 .iter()
-                .filter(|route| route.buckets.iter().any(|count| count.load(Relaxed) > 0))
+                .filter(|route| route.statuses.iter().any(|count| count.load(Relaxed) > 0))
         };
         head(out, "onward_http_streams", "Streams that are open.", "gauge")?;
         series(out, "onward_http_streams", [], self.streams.load(Relaxed))?;
@@ -130,19 +129,30 @@ impl Metrics {
         )?;
         for route in used() {
             let labels = [("method", route.method), ("route", route.path)];
-            let mut sum = 0;
-            for (at, count) in route.buckets.iter().enumerate() {
-                sum += count.load(Relaxed);
-                let bound = BUCKETS_US.get(at).map_or("+Inf".to_owned(), |us| seconds(*us));
-                let labels = labels.into_iter().chain([("le", bound.as_str())]);
-                series(out, "onward_http_request_duration_seconds_bucket", labels, sum)?;
-            }
-            let total = seconds(route.total_us.load(Relaxed));
-            series(out, "onward_http_request_duration_seconds_sum", labels, total)?;
-            series(out, "onward_http_request_duration_seconds_count", labels, sum)?;
+            histogram(out, name, &labels, &route.times.times())?;
         }
         Ok(())
     }
+}
+
+/// All series of one histogram.
+fn histogram(out: &mut String, name: &str, labels: &[(&str, &str)], times: &Times) -> std::fmt::Result {
+    let bucket = format!("{name}_bucket");
+    let mut sum = 0;
+    for (at, count) in times.buckets.iter().enumerate() {
+        sum += count;
+        let bound = BOUNDS_US.get(at).map_or("+Inf".to_owned(), |us| seconds(*us));
+        let labels = labels.iter().copied().chain([("le", bound.as_str())]);
+        series(out, &bucket, labels, sum)?;
+    }
+    let labels = labels.iter().copied();
+    series(
+        out,
+        &format!("{name}_sum"),
+        labels.clone(),
+        seconds(times.total_us),
+    )?;
+    series(out, &format!("{name}_count"), labels, sum)
 }
 
 fn seconds(us: u64) -> String {

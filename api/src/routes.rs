@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tower::{Layer, Service};
+use tracing::Instrument;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -351,7 +352,8 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
-        let answer = self.inner.call(request);
+        let span = self.stats.span(request.uri().path());
+        let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
         let stats = Arc::clone(&self.stats);
         Box::pin(async move {
             let response = answer.await?;

@@ -199,6 +199,9 @@ impl Engine {
                     if leader.is_some() {
                         self.counters.leader_changes.fetch_add(1, Relaxed);
                     }
+                    if leader == Some(self.id()) {
+                        self.counters.elections_won.fetch_add(1, Relaxed);
+                    }
                 }
                 self.leadership.send_replace(now);
             }

@@ -26,6 +26,7 @@ mod identity;
 mod join;
 mod log;
 mod member;
+mod metrics;
 mod node;
 mod peer;
 mod propose;

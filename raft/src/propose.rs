@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Between two tries while nobody leads or the leader cannot be reached.
@@ -88,6 +89,7 @@ impl Engine {
             Ok(guard) => guard,
             Err(in_flight) => {
                 self.counters.proposals_overloaded.fetch_add(1, Relaxed);
+                tracing::debug!(in_flight, "turned away");
                 let in_flight = in_flight as u64;
                 return answer(Proposed::Overloaded { in_flight });
             }
@@ -120,12 +122,11 @@ impl Engine {
                 });
             },
         );
+        tracing::debug!(command_id = %envelope.command_id, bytes = bytes.len(), "handed to consensus");
+        let mut payload = Payload::from(Bytes::from(bytes));
+        payload.passed.proposed = Some(Instant::now());
         // When openraft has stopped, it drops the reply, which answers.
-        drop(
-            self.raft
-                .client_write_ff(Payload(Bytes::from(bytes)), Some(reply))
-                .await,
-        );
+        drop(self.raft.client_write_ff(payload, Some(reply)).await);
     }
 
     /// An id of now: by the time that the members agree on, which is what its age is measured by.
@@ -137,16 +138,24 @@ impl Engine {
 
     async fn propose_here(&self, envelope: &Envelope, until: Instant) -> Tried {
         let (answer, answered) = oneshot::channel();
-        self.submit(envelope.clone(), |proposed| drop(answer.send(proposed)))
-            .await;
+        self.submit(envelope.clone(), |proposed| {
+            drop(answer.send((proposed, Instant::now())));
+        })
+        .await;
         match tokio::time::timeout_at(until, answered).await {
-            Ok(Ok(proposed)) => tried(proposed),
+            Ok(Ok((proposed, at))) => {
+                if matches!(proposed, Proposed::Done(_)) {
+                    self.counters.steps.reply.count(at.elapsed());
+                }
+                tried(proposed)
+            }
             Ok(Err(_)) | Err(_) => Tried::LostSight,
         }
     }
 
     async fn propose_at(&self, leader: u64, node: &PeerNode, envelope: &Bytes, until: Instant) -> Tried {
         self.counters.proposals_forwarded.fetch_add(1, Relaxed);
+        tracing::debug!(leader, "forwarded");
         let channel = self.peers.channel(leader, node, Lane::Forward);
         let left = until.saturating_duration_since(Instant::now());
         let mut leadership = self.watch_leadership();
@@ -171,10 +180,29 @@ impl Engine {
         }
     }
 
+    /// Follows one proposal to its end, under a span that names its command on this node.
+    async fn propose_timed(&self, mut proposal: Proposal, deadline_ms: u64) -> Result<Outcome, ProposeError> {
+        let begun = Instant::now();
+        let id = *proposal.command_id.get_or_insert_with(|| self.new_command_id());
+        let span = tracing::debug_span!("propose", command_id = %id);
+        let result = self
+            .propose_until_done(proposal, id, begun + Duration::from_millis(deadline_ms))
+            .instrument(span.clone())
+            .await;
+        let took = begun.elapsed();
+        self.counters.proposing.count(took);
+        span.in_scope(|| match &result {
+            Ok(outcome) => tracing::debug!(revision = %outcome.revision(), ?took, "has its outcome"),
+            Err(error) => tracing::debug!(%error, ?took, "has no outcome"),
+        });
+        result
+    }
+
     async fn propose_until_done(
         &self,
         proposal: Proposal,
-        deadline_ms: u64,
+        id: CommandId,
+        until: Instant,
     ) -> Result<Outcome, ProposeError> {
         if self.closing.is_cancelled() {
             return Err(ProposeError::ShuttingDown);
@@ -188,15 +216,13 @@ impl Engine {
                     retry_after_ms: RETRY_AFTER_MS,
                 }
             })?;
-        let until = Instant::now() + Duration::from_millis(deadline_ms);
         let envelope = Envelope {
-            command_id: proposal.command_id.unwrap_or_else(|| self.new_command_id()),
+            command_id: id,
             actor: proposal.actor,
             // The leader stamps the time.
             proposed_at: Millis(0),
             command: proposal.command,
         };
-        let id = envelope.command_id;
         let mut encoded: Option<Bytes> = None;
         let mut lost_sight = false;
         let mut leadership = self.watch_leadership();
@@ -268,6 +294,6 @@ pub(crate) struct NodeProposer(pub(crate) Arc<Engine>);
 
 impl Proposer for NodeProposer {
     fn propose(&self, proposal: Proposal, deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
-        Box::pin(self.0.propose_until_done(proposal, deadline_ms))
+        Box::pin(self.0.propose_timed(proposal, deadline_ms))
     }
 }

@@ -12,6 +12,7 @@ use openraft::raft::responder::Responder;
 use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use tokio::time::Instant;
 
 /// The one instantiation of openraft.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,9 +49,37 @@ pub(crate) type Membership = openraft::Membership<u64, PeerNode>;
 pub(crate) type StoredMembership = openraft::StoredMembership<LeaderId, u64, PeerNode>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, PeerNode>;
 
-/// The bytes of an encoded envelope.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Payload(pub(crate) Bytes);
+/// The bytes of an encoded envelope, and when they passed through this process: that part is no part of the entry.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) bytes: Bytes,
+    #[serde(skip)]
+    pub(crate) passed: Passed,
+}
+
+/// When an entry passed the steps of its way through this process. Nothing of it is known of an entry from the disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    /// It was handed to consensus: on the leader only.
+    pub(crate) proposed: Option<Instant>,
+    /// It has its place in the log, in RAM.
+    pub(crate) appended: Option<Instant>,
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        let passed = Passed::default();
+        Payload { bytes, passed }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Payload {}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +89,7 @@ impl fmt::Debug for Payload {
 
 impl fmt::Display for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.bytes.len())
     }
 }
 

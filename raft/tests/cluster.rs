@@ -324,7 +324,8 @@ async fn many_writers_on_all_nodes_lose_nothing() {
             .iter()
             .find(|metric| metric.name == name)
             .expect("is there")
-            .value
+            .reading
+            .number()
     };
     assert!(
         synced("onward_raft_log_syncs_total") < synced("onward_raft_log_synced_entries_total"),
@@ -458,7 +459,7 @@ async fn a_wiped_follower_joins_again_by_snapshot_under_a_new_id() {
     let installed = installed
         .iter()
         .find(|metric| metric.name == "onward_raft_snapshots_installed_total");
-    assert_eq!(installed.map(|metric| metric.value), Some(1));
+    assert_eq!(installed.map(|metric| metric.reading.number()), Some(1));
     assert_eq!(read(&joined, "while-away").await.as_deref(), Some("x"));
     assert_eq!(read(&joined, "key-0").await.map(|value| value.len()), Some(2000));
     read(&nodes[0], "key-0").await;
@@ -509,7 +510,7 @@ async fn strangers_are_refused() {
         let refused = metrics
             .iter()
             .find(|metric| metric.name == "onward_raft_peer_refusals_total")?;
-        (refused.value > 0).then_some(())
+        (refused.reading.number() > 0).then_some(())
     })
     .await;
     assert_eq!(read(&node, "a").await.as_deref(), Some("1"));

@@ -18,9 +18,12 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 
 /// Applies the committed entry at `revision`, whose payload is an encoded [`Envelope`].
 pub fn apply(txn: &mut Txn<'_>, revision: Revision, payload: &[u8]) -> Result<Outcome, Fault> {
-    let envelope: Envelope =
-        codec::decode(payload).map_err(|error| Fault::corrupt(format!("log entry {revision}: {error}")))?;
-    apply_envelope(txn, revision, envelope)
+    apply_envelope(txn, revision, decode(revision, payload)?)
+}
+
+/// The envelope in the payload of the entry at `revision`.
+pub fn decode(revision: Revision, payload: &[u8]) -> Result<Envelope, Fault> {
+    codec::decode(payload).map_err(|error| Fault::corrupt(format!("log entry {revision}: {error}")))
 }
 
 /// As [`apply`], for an envelope that is decoded already.

@@ -26,6 +26,7 @@ mod ids;
 pub mod journal;
 pub mod keys;
 pub mod machines;
+mod metric;
 pub mod mutant;
 pub mod objects;
 pub mod ports;

@@ -3,6 +3,7 @@
 
 use crate::command::{Command, Outcome};
 use crate::ids::{Actor, CommandId, Millis, NodeId, Revision};
+pub use crate::metric::{BOUNDS_US, Histogram, Metric, Reading, Times};
 use crate::store::{Fault, View};
 use std::future::Future;
 use std::pin::Pin;
@@ -199,30 +200,6 @@ pub struct ClusterStatus {
     pub members: Vec<Member>,
     /// Whether a majority answered lately (on the leader) or a leader is known (elsewhere).
     pub healthy: bool,
-}
-
-/// A number that `/metrics` shows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metric {
-    /// Prometheus name, `onward_` first and the unit last.
-    pub name: &'static str,
-    /// One line for people.
-    pub help: &'static str,
-    /// How it moves.
-    pub kind: MetricKind,
-    /// Label name and value pairs.
-    pub labels: Vec<(&'static str, String)>,
-    /// Whole units; times are in the unit that the name ends in.
-    pub value: u64,
-}
-
-/// How a metric moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only up.
-    Counter,
-    /// Up and down.
-    Gauge,
 }
 
 /// Looks at the cluster from this node.

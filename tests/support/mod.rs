@@ -41,12 +41,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `count` nodes on free ports and waits until all are ready.
     pub fn start(count: usize) -> Cluster {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Cluster::launch(dir, &["--nodes", &count.to_string(), "--base-port", "0"])
+        Cluster::start_with(count, &[])
     }
 
-    fn launch(dir: tempfile::TempDir, arguments: &[&str]) -> Cluster {
+    /// As [`Cluster::start`], with these variables in the environment of all nodes.
+    pub fn start_with(count: usize, environment: &[(&str, &str)]) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let arguments = ["--nodes", &count.to_string(), "--base-port", "0"];
+        Cluster::launch(dir, &arguments, environment)
+    }
+
+    fn launch(dir: tempfile::TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Cluster {
         let mut dev = Command::new(ONWARD)
+            .envs(environment.iter().copied())
             .args(["dev", "--json", "--dir"])
             .arg(dir.path())
             .args(arguments)
@@ -81,7 +88,7 @@ impl Cluster {
     pub fn restart(mut self) -> Cluster {
         self.stop();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
-        Cluster::launch(dir, &[])
+        Cluster::launch(dir, &[], &[])
     }
 
     fn stop(&mut self) {

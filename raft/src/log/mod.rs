@@ -23,7 +23,7 @@ mod writer;
 
 use crate::counters::Counters;
 use crate::host::Host;
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::types::{Entry, EntryPayload, LogId, TypeConfig, Vote};
 use disk::{LogDisk, Recovered, other};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
@@ -34,6 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tail::Tail;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use watermark::{Mark, Watermark};
 use writer::{Op, Writer};
 
@@ -279,10 +280,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
+        let mut entries: Vec<Entry> = entries.into_iter().collect();
+        let now = Instant::now();
+        for entry in &mut entries {
+            if let EntryPayload::Normal(payload) = &mut entry.payload {
+                payload.passed.appended = Some(now);
+                if let Some(proposed) = payload.passed.proposed {
+                    self.shared.counters.steps.queue.count(now - proposed);
+                }
+            }
+        }
         let mut tail = self.shared.tail();
         tail.append(&entries);
-        self.writer.queue(Op::Append(entries, callback));
+        self.writer.queue(Op::Append(entries, callback, now));
         Ok(())
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn size(entry: &Entry) -> usize {
     HEADER_BYTES
         + match &entry.payload {
             EntryPayload::Blank => 0,
-            EntryPayload::Normal(payload) => payload.0.len(),
+            EntryPayload::Normal(payload) => payload.bytes.len(),
             EntryPayload::Membership(_) => 256,
         }
 }
@@ -99,7 +99,7 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
     let membership;
     let (kind, payload): (u8, &[u8]) = match &entry.payload {
         EntryPayload::Blank => (BLANK, &[]),
-        EntryPayload::Normal(payload) => (ENVELOPE, &payload.0),
+        EntryPayload::Normal(payload) => (ENVELOPE, &payload.bytes),
         EntryPayload::Membership(nodes) => {
             membership = codec::encode(&StoredNodes::from(nodes));
             (MEMBERSHIP, &membership)
@@ -139,7 +139,7 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<Entry, RecordError> {
     let log_id = LogId::new(leader_id, bytes.get_u64_le());
     let payload = match kind {
         BLANK => EntryPayload::Blank,
-        ENVELOPE => EntryPayload::Normal(Payload(bytes)),
+        ENVELOPE => EntryPayload::Normal(Payload::from(bytes)),
         MEMBERSHIP => {
             let stored: StoredNodes =
                 codec::decode(&bytes).map_err(|error| RecordError::Membership(error.to_string()))?;
@@ -171,7 +171,7 @@ mod tests {
             },
             Entry {
                 log_id: log_id(2),
-                payload: EntryPayload::Normal(Payload(Bytes::from_static(b"abc"))),
+                payload: EntryPayload::Normal(Payload::from(Bytes::from_static(b"abc"))),
             },
             Entry {
                 log_id: log_id(3),

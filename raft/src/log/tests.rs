@@ -19,7 +19,7 @@ fn id(term: u64, index: u64) -> LogId {
 fn entry(term: u64, index: u64) -> Entry {
     Entry {
         log_id: id(term, index),
-        payload: EntryPayload::Normal(Payload(Bytes::from(vec![index as u8; 100]))),
+        payload: EntryPayload::Normal(Payload::from(Bytes::from(vec![index as u8; 100]))),
     }
 }
 
@@ -91,7 +91,7 @@ async fn entries_are_readable_before_they_are_durable_and_limits_leave_a_prefix(
     let mut log = open(dir.path()).expect("opens");
     let large = |index| Entry {
         log_id: id(1, index),
-        payload: EntryPayload::Normal(Payload(Bytes::from(vec![0; READ_BYTES_MAX / 2]))),
+        payload: EntryPayload::Normal(Payload::from(Bytes::from(vec![0; READ_BYTES_MAX / 2]))),
     };
     let callback = IOFlushed::noop();
     log.append((1..=9).map(large), callback).await.expect("appends");

@@ -21,10 +21,14 @@ const BATCH_OPS_MAX: usize = 4096;
 
 /// Something to be done to the log, in the order of the queue.
 pub(super) enum Op {
-    Append(Vec<Entry>, IOFlushed<TypeConfig>),
+    /// With the time at which it was queued.
+    Append(Vec<Entry>, IOFlushed<TypeConfig>, Instant),
     Vote(Vote, oneshot::Sender<()>),
     Truncate(Option<LogId>, u64),
-    Purge { first: u64, upto: LogId },
+    Purge {
+        first: u64,
+        upto: LogId,
+    },
 }
 
 /// The queue and the thread behind it.
@@ -176,6 +180,7 @@ struct Batch {
     lowered: Option<Option<LogId>>,
     entry_count: u64,
     byte_count: u64,
+    taken: Instant,
 }
 
 impl Batch {
@@ -244,9 +249,12 @@ impl Work {
         let mut done = Vec::with_capacity(ops.len());
         let mut cut = false;
         let (mut entry_count, mut byte_count) = (0, 0);
+        let taken = Instant::now();
+        let waited = &self.shared.counters.steps.append;
         for op in ops {
             match op {
-                Op::Append(entries, callback) => {
+                Op::Append(entries, callback, queued) => {
+                    waited.count_many(taken.saturating_duration_since(queued), entries.len() as u64);
                     mark.last = entries.last().map(|entry| entry.log_id).or(mark.last);
                     entry_count += entries.len() as u64;
                     byte_count += entries
@@ -284,6 +292,7 @@ impl Work {
             lowered: cut.then_some(lowest),
             entry_count,
             byte_count,
+            taken,
         }
     }
 
@@ -307,6 +316,9 @@ impl Work {
             counters.log_syncs.fetch_add(1, Relaxed);
             counters.log_synced_entries.fetch_add(batch.entry_count, Relaxed);
             counters.log_synced_bytes.fetch_add(batch.byte_count, Relaxed);
+            let took = batch.taken.elapsed();
+            counters.log_sync.count(took);
+            counters.steps.sync.count_many(took, batch.entry_count);
         }
         for done in batch.done {
             match done {

@@ -161,6 +161,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        self.peers.counters.stand(rpc.vote.leader_id.term);
         self.control(kind::VOTE, &rpc, &option).await
     }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tracing::Instrument;
 
 /// How long a stranger may take to introduce itself.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -179,7 +180,7 @@ async fn serve_requests(
         .spawn(async move { token.run_until_cancelled_owned(write_frames(write, queue)).await });
     while let Some(frame) = reader.next().await? {
         match (hello.lane, frame.kind) {
-            (Lane::Forward, kind::PROPOSE) => propose(engine, frame, &answers).await,
+            (Lane::Forward, kind::PROPOSE) => propose(engine, frame, &answers, hello.from).await,
             (Lane::Control, _) => {
                 let from = hello.from;
                 serve_later(engine, frame, &answers, move |engine, frame| {
@@ -202,7 +203,7 @@ async fn serve_requests(
 }
 
 /// A forwarded proposal: no task of its own; the answer is sent by whoever applies the entry.
-async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>) {
+async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>, from: u64) {
     engine.counters().proposals_served_for_peers.fetch_add(1, Relaxed);
     let (id, answers) = (frame.id, answers.clone());
     match wire::decode::<Envelope>(&frame.body) {
@@ -211,7 +212,8 @@ async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<V
                 // Where the connection is gone, the one who asked tries again under the same id.
                 drop(answers.send(frame::encode(kind::ANSWER, id, &codec::encode(&proposed))));
             };
-            engine.submit(envelope, answer).await;
+            let span = tracing::debug_span!("forwarded", command_id = %envelope.command_id, from);
+            engine.submit(envelope, answer).instrument(span).await;
         }
         Err(error) => drop(answers.send(frame::encode(kind::FAILED, id, error.to_string().as_bytes()))),
     }

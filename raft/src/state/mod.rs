@@ -33,7 +33,7 @@ use crate::types::{
 use database::{Batch, Standing, StateDisk};
 use futures::{FutureExt, Stream, StreamExt};
 use onward_statemachine::mutant::{self, Mutant};
-use onward_statemachine::{Fault, Revision, Txn, View, apply, system};
+use onward_statemachine::{Fault, Outcome, Revision, Txn, View, apply, system};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use snapshot::{Manifest, SnapshotFile, SnapshotHandle};
@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::time::Instant;
 
 type Snapshot =
     openraft::storage::Snapshot<crate::types::LeaderId, u64, crate::types::PeerNode, SnapshotHandle>;
@@ -186,6 +187,12 @@ impl State {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The size of the newest snapshot, in bytes; 0 before there is one.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        let current = self.current_snapshot();
+        current.as_ref().map_or(0, |snapshot| snapshot.manifest.bytes())
+    }
+
     fn keep_snapshot(&self, newest: &SnapshotHandle) {
         let mut current = self.current_snapshot();
         if let Some(older) = current.replace(newest.clone())
@@ -213,6 +220,7 @@ impl State {
     }
 
     fn build_snapshot(&self) -> io::Result<Snapshot> {
+        let begun = Instant::now();
         let generation = self.generation();
         let root = self.snapshot_root();
         let temporary = root.join(format!("building-{}", new_uuid()));
@@ -226,6 +234,7 @@ impl State {
         drop(checked);
         let sealed = snapshot::seal(&self.files, &temporary, &root, &Manifest::new(&standing, files))?;
         self.counters.snapshots_built.fetch_add(1, Relaxed);
+        self.counters.snapshot_build.count(begun.elapsed());
         self.adopt(Arc::new(sealed))
     }
 
@@ -307,6 +316,15 @@ impl StateStore {
         let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else {
             return Ok(());
         };
+        let begun = Instant::now();
+        let steps = &self.state.counters.steps;
+        for (entry, _) in &entries {
+            if let EntryPayload::Normal(payload) = &entry.payload
+                && let Some(appended) = payload.passed.appended
+            {
+                steps.replicate.count(begun.saturating_duration_since(appended));
+            }
+        }
         let generation = self.state.generation();
         let mut membership = None;
         let mut answers = Vec::with_capacity(entries.len());
@@ -333,6 +351,9 @@ impl StateStore {
         let counters = &self.state.counters;
         counters.apply_batches.fetch_add(1, Relaxed);
         counters.applied_entries.fetch_add(answers.len() as u64, Relaxed);
+        let took = begun.elapsed();
+        counters.apply_batch.count(took);
+        counters.steps.apply.count_many(took, answers.len() as u64);
         for (responder, answer) in answers {
             if let Some(responder) = responder {
                 responder.send(answer);
@@ -358,7 +379,12 @@ fn apply_all(
             EntryPayload::Blank => None,
             EntryPayload::Normal(payload) => {
                 let revision = Revision(entry.log_id.index);
-                Some(apply::apply(&mut txn, revision, &payload.0)?)
+                let envelope = apply::decode(revision, &payload.bytes)?;
+                let command_id = envelope.command_id;
+                let outcome = apply::apply_envelope(&mut txn, revision, envelope)?;
+                let accepted = matches!(outcome, Outcome::Accepted { .. });
+                tracing::debug!(%command_id, %revision, accepted, "applied");
+                Some(outcome)
             }
             EntryPayload::Membership(nodes) => {
                 *membership = Some(StoredMembership::new(Some(entry.log_id), nodes));
@@ -373,7 +399,7 @@ fn apply_all(
 
 fn bytes_of(entry: &Entry) -> usize {
     match &entry.payload {
-        EntryPayload::Normal(payload) => payload.0.len(),
+        EntryPayload::Normal(payload) => payload.bytes.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }

@@ -28,7 +28,7 @@ fn put(index: u64) -> Entry {
     };
     Entry {
         log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index),
-        payload: EntryPayload::Normal(Payload(Bytes::from(codec::encode(&envelope)))),
+        payload: EntryPayload::Normal(Payload::from(Bytes::from(codec::encode(&envelope)))),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::apply::{ENVELOPE_BYTES_MAX, apply_envelope};
 use crate::command::{Envelope, Outcome};
 use crate::ids::{CommandId, Millis, NodeId, Revision};
 use crate::ports::{
-    BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric, MetricKind, Proposal, ProposeError,
-    Proposer, ReadError, Reader, Role, Stamp,
+    BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric, Proposal, ProposeError, Proposer,
+    ReadError, Reader, Reading, Role, Stamp,
 };
 use crate::store::{Fault, MemoryStore, View};
 use crate::txn::Txn;
@@ -188,12 +188,11 @@ impl Cluster for SingleNode {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        vec![Metric {
-            name: "onward_applied_revision",
-            help: "The last entry that was applied.",
-            kind: MetricKind::Gauge,
-            labels: Vec::new(),
-            value: self.state().applied,
-        }]
+        let applied = Reading::Gauge(self.state().applied);
+        vec![Metric::new(
+            "onward_applied_revision",
+            "The last entry that was applied.",
+            applied,
+        )]
     }
 }
