@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Runs a node until SIGINT or SIGTERM.
+/// Runs a node until SIGINT or SIGTERM, or until its cluster lets go of it.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let mut signals = crate::signals()?;
     if flags.exit_with_parent {
@@ -29,8 +29,11 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tokio::select! {
         server = Server::start(config) => {
             let server = server?;
-            signals.recv().await;
-            tracing::info!("asked to stop");
+            tokio::select! {
+                () = signals.recv() => tracing::info!("asked to stop"),
+                // Said where it was found out; there is nobody left to serve for.
+                _ = server.node.removed() => {}
+            }
             server.stop().await;
             Ok(())
         }

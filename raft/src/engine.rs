@@ -6,6 +6,7 @@ use crate::counters::Counters;
 use crate::fault::die;
 use crate::identity::Identity;
 use crate::log::LogStore;
+use crate::member::Standing;
 use crate::peer::Peers;
 use crate::read::Rounds;
 use crate::runtime::{Tasks, watch};
@@ -52,6 +53,9 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     pub(crate) rounds: Rounds,
     pub(crate) trust: Trust,
+    pub(crate) standing: Standing,
+    /// Held while this leader changes the membership: one step at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// Cancelled first when the node goes down: nothing new begins.
     pub(crate) closing: CancellationToken,
     leadership: watch::Sender<Leadership>,
@@ -73,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,
     pub(crate) trust: Trust,
+    pub(crate) standing: Standing,
 }
 
 impl Engine {
@@ -90,6 +95,8 @@ impl Engine {
             limits: parts.limits,
             rounds: Rounds::default(),
             trust: parts.trust,
+            standing: parts.standing,
+            changing: tokio::sync::Mutex::default(),
             closing: CancellationToken::new(),
             leadership: watch::Sender::default(),
             started: Instant::now(),

@@ -23,7 +23,6 @@ mod files;
 mod found;
 mod host;
 mod identity;
-mod join;
 mod log;
 mod member;
 mod metrics;
@@ -42,7 +41,7 @@ mod trust;
 mod types;
 
 pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};
-pub use member::MemberError;
+pub use member::Removal;
 pub use node::{Node, StartError};
 
 /// A log filter that keeps what this crate says and leaves out the everyday chatter of the engine below it.

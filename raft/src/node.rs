@@ -8,14 +8,12 @@ use crate::fault::hint;
 use crate::files::Lock;
 use crate::host::Host;
 use crate::identity;
-use crate::join::{establish, form_or_join};
 use crate::log::{LogStore, OpenError};
-use crate::member::{MemberError, outcome_of};
+use crate::member::{Removal, Standing, establish, form_or_join};
 use crate::peer::Peers;
 use crate::peer::net::Listen;
 use crate::peer::network::Factory;
 use crate::peer::server;
-use crate::peer::wire::{MemberAnswer, MemberRequest};
 use crate::propose::NodeProposer;
 use crate::read::NodeReader;
 use crate::runtime::{Tasks, blocking};
@@ -25,8 +23,6 @@ use crate::trust::Trust;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
-use openraft::async_runtime::watch::WatchReceiver;
-use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,6 +114,19 @@ pub enum StartError {
     /// Entries or a vote that this node acknowledged are gone: it may never vote again.
     #[error("{0}")]
     Forgot(String),
+    /// The cluster let go of this node.
+    #[error(
+        "node {node} was removed from cluster `{cluster}`, and its id is never used again. To take this machine in again, \
+         start it with an empty data directory and `--join` a member; {path} may be deleted", path = .path.display()
+    )]
+    Removed {
+        /// Its directory.
+        path: PathBuf,
+        /// Which node it was.
+        node: NodeId,
+        /// Of which cluster.
+        cluster: String,
+    },
     /// The cluster could not be joined.
     #[error("cannot join through {address}: {reason}")]
     Join {
@@ -185,11 +194,13 @@ impl Node {
                 .unwrap_or_else(|| peer_address.to_string()),
             http: config.http_url.clone(),
         };
-        let identity = establish(&config, &host).await?;
-        let trust = Trust::of(host.files.clone(), &config.data_dir).map_err(|error| StartError::Io {
+        let identity = establish(&config, &host, &node).await?;
+        let unreadable = |error| StartError::Io {
             path: config.data_dir.clone(),
             error,
-        })?;
+        };
+        let trust = Trust::of(host.files.clone(), &config.data_dir).map_err(unreadable)?;
+        let standing = Standing::of(host.files.clone(), &config.data_dir).map_err(unreadable)?;
         let counters = Arc::new(Counters::default());
         let (log, state) = open_stores(&config, &host, counters.clone()).await?;
         let peers = Peers::new(
@@ -223,6 +234,7 @@ impl Node {
             snapshots: config.snapshots,
             limits: config.limits,
             trust,
+            standing,
         });
         tracing::info!(
             node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,
@@ -233,7 +245,9 @@ impl Node {
         tasks.spawn(engine.clone().follow_leadership());
         tasks.spawn(engine.clone().watch_log());
         tasks.spawn(engine.clone().keep_clock());
-        form_or_join(&engine, &config, node).await?;
+        tasks.spawn(engine.clone().settle_voters());
+        tasks.spawn(engine.clone().watch_standing());
+        form_or_join(&engine, &config).await?;
         Ok(Node {
             engine,
             peer_address,
@@ -271,56 +285,16 @@ impl Node {
         self.peer_address
     }
 
-    /// Gives out an id that no node ever had, for a node that is to be added.
-    pub async fn allocate_id(&self) -> Result<NodeId, MemberError> {
-        match self.engine.change_members(MemberRequest::Allocate).await {
-            MemberAnswer::Allocated { id, .. } => Ok(id),
-            answer => {
-                outcome_of(answer)?;
-                Err(MemberError::Failed("no id was given out".to_owned()))
-            }
-        }
-    }
-
-    /// Makes a running node a member: first a learner, a voter once it has caught up; with `replaces`, that member is
-    /// let go of in the same step. A node that starts with [`Config::join`] does this by itself.
-    pub async fn add_member(
-        &self,
-        id: NodeId,
-        peer_address: &str,
-        http_url: &str,
-        replaces: Option<NodeId>,
-    ) -> Result<(), MemberError> {
-        let request = MemberRequest::Promote {
-            id,
-            peer: peer_address.to_owned(),
-            http: http_url.to_owned(),
-            replaces,
-        };
-        outcome_of(self.engine.change_members(request).await)
-    }
-
-    /// Lets go of a member. Its id is never given out again.
-    pub async fn remove_member(&self, id: NodeId) -> Result<(), MemberError> {
-        outcome_of(self.engine.change_members(MemberRequest::Remove { id }).await)
-    }
-
-    /// Makes another voter the leader.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
-        outcome_of(self.engine.change_members(MemberRequest::Transfer { to }).await)
-    }
-
-    /// Takes a snapshot now. It is in place some time after this returns.
-    pub async fn trigger_snapshot(&self) -> Result<(), MemberError> {
-        let triggered = self.engine.raft.trigger().snapshot().await;
-        triggered.map_err(|error| MemberError::Failed(error.to_string()))
+    /// Returns once the cluster has let go of this node, which should then be shut down; never otherwise.
+    pub async fn removed(&self) -> Removal {
+        self.engine.removed().await
     }
 
     /// Shuts down in good order: turns new work away, hands leadership over, stops, and makes everything durable, so
     /// that a restart replays nothing.
     pub async fn shutdown(self) {
         self.engine.closing.cancel();
-        for heir in self.heirs() {
+        for heir in self.engine.heirs() {
             match self.engine.transfer_to(heir).await {
                 Ok(()) => break,
                 Err(reason) => tracing::warn!(heir, %reason, "leadership was not handed over"),
@@ -335,20 +309,6 @@ impl Node {
     pub async fn abandon(self) {
         self.engine.closing.cancel();
         self.stop_engine().await;
-    }
-
-    /// On the leader, the other voters, who has most of the log first.
-    fn heirs(&self) -> Vec<u64> {
-        if !self.engine.leads() {
-            return Vec::new();
-        }
-        let metrics = self.engine.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters = self.engine.voters();
-        let matched = |id: &u64| metrics.replication.as_ref().and_then(|known| *known.get(id)?);
-        let mut heirs: Vec<u64> = voters.into_iter().filter(|id| *id != self.engine.id()).collect();
-        heirs.sort_by_key(|id| Reverse(matched(id)));
-        heirs
     }
 
     async fn stop_engine(&self) {

@@ -2,11 +2,12 @@
 
 use crate::engine::Engine;
 use crate::metrics;
-use crate::types::revision_of;
-use onward_statemachine::ports::{Cluster, ClusterStatus, Member, Metric, Role};
+use crate::types::{TypeConfig, revision_of};
+use onward_statemachine::membership::{Change, ChangeError, Changed, JoinStep, UnderWay};
+use onward_statemachine::ports::{BoxFuture, Cluster, ClusterStatus, Member, Metric, Role};
 use onward_statemachine::{NodeId, Revision, system};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant, ServerState};
+use openraft::{Instant, RaftMetrics, ServerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -71,10 +72,45 @@ impl Cluster for NodeCluster {
             log_time: engine.state.read(|view| Ok(system::clock(view)?.now)),
             members: members.collect(),
             healthy,
+            under_way: under_way(engine, &metrics),
         }
+    }
+
+    fn change(&self, change: Change, deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>> {
+        Box::pin(self.0.make_change(change, deadline_ms))
     }
 
     fn metrics(&self) -> Vec<Metric> {
         metrics::of(&self.0, &self.status())
     }
+}
+
+/// What is changing about who belongs to the cluster, as far as this node knows.
+fn under_way(engine: &Engine, metrics: &RaftMetrics<TypeConfig>) -> Option<UnderWay> {
+    let membership = metrics.membership_config.membership();
+    let ids = |voters: &BTreeSet<u64>| voters.iter().copied().map(NodeId).collect();
+    if let [from, .., to] = membership.get_joint_config().as_slice() {
+        return Some(UnderWay::Voting {
+            from: ids(from),
+            to: ids(to),
+        });
+    }
+    let id = membership.learner_ids().min()?;
+    let awaited = membership.get_node(&id).is_some_and(|node| node.http.is_empty());
+    let step = match engine.peers.transfer_to(id) {
+        _ if awaited => JoinStep::Awaited,
+        Some((sent_bytes, total_bytes)) => JoinStep::Snapshot {
+            sent_bytes,
+            total_bytes,
+        },
+        None => {
+            let known = metrics.replication.as_ref().and_then(|known| known.get(&id));
+            let matched = known.map(|matched| revision_of(matched.as_ref()));
+            let last = metrics.last_log_index.unwrap_or(0);
+            JoinStep::CatchingUp {
+                lag: matched.map(|matched| last.saturating_sub(matched.0)),
+            }
+        }
+    };
+    Some(UnderWay::Joining { id: NodeId(id), step })
 }

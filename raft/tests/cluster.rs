@@ -3,6 +3,7 @@
 
 use onward_raft::{Config, InitialMember, Join, Node, SnapshotPolicy, StartError};
 use onward_statemachine::hash::state_hash;
+use onward_statemachine::membership::{Change, Changed};
 use onward_statemachine::ports::{Freshness, Proposal, ProposeError, ReadError, Role};
 use onward_statemachine::services::kv;
 use onward_statemachine::{Actor, Command, CommandId, NodeId, Outcome, Refusal, Revision, journal};
@@ -367,7 +368,9 @@ async fn leadership_is_handed_over() {
     let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let heir = NodeId(leader.0 % 3 + 1);
     until("the heir to lead", async || {
-        nodes[0].transfer_leader(heir).await.expect("is handed over");
+        let change = Change::Transfer { to: Some(heir) };
+        let changed = nodes[0].cluster().change(change, PROPOSE_MS).await;
+        assert_eq!(changed, Ok(Changed::Leads { id: heir }));
         let status = nodes[(heir.0 - 1) as usize].cluster().status();
         (status.role == Role::Leader).then_some(())
     })

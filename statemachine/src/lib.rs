@@ -26,6 +26,7 @@ mod ids;
 pub mod journal;
 pub mod keys;
 pub mod machines;
+pub mod membership;
 mod metric;
 pub mod mutant;
 pub mod objects;

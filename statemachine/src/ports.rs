@@ -3,6 +3,7 @@
 
 use crate::command::{Command, Outcome};
 use crate::ids::{Actor, CommandId, Millis, NodeId, Revision};
+use crate::membership::{Change, ChangeError, Changed, UnderWay};
 pub use crate::metric::{BOUNDS_US, Histogram, Metric, Reading, Times};
 use crate::store::{Fault, View};
 use std::future::Future;
@@ -200,12 +201,16 @@ pub struct ClusterStatus {
     pub members: Vec<Member>,
     /// Whether a majority answered lately (on the leader) or a leader is known (elsewhere).
     pub healthy: bool,
+    /// What is changing about who belongs to it.
+    pub under_way: Option<UnderWay>,
 }
 
-/// Looks at the cluster from this node.
+/// Looks at the cluster from this node, and changes who belongs to it.
 pub trait Cluster: Send + Sync + 'static {
     /// What it looks like.
     fn status(&self) -> ClusterStatus;
     /// Numbers of the engine.
     fn metrics(&self) -> Vec<Metric>;
+    /// Has the leader make a change, whoever leads, within `deadline_ms`.
+    fn change(&self, change: Change, deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>>;
 }

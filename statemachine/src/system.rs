@@ -82,6 +82,11 @@ pub fn gate(view: &dyn View) -> Result<Gate, Fault> {
     Ok(GATE.get(view, &GATE_KEY)?.unwrap_or_default())
 }
 
+/// The highest node id that was given out; initial members have theirs from their configuration.
+pub fn last_node_id(view: &dyn View) -> Result<NodeId, Fault> {
+    Ok(NODE_IDS.get(view, &NODE_IDS_KEY)?.unwrap_or_default().last)
+}
+
 /// Demands on the machinery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {

@@ -11,6 +11,7 @@ use onward_statemachine::deployments::apps::{
 use onward_statemachine::deployments::instances::{
     self, Instance, Reply as InstancesReply, Rollout, RolloutNumber, Serving, Step,
 };
+use onward_statemachine::membership::{Change, ChangeError, Changed};
 use onward_statemachine::ports::{
     BoxFuture, Cluster, ClusterStatus, Metric, Proposal, ProposeError, Proposer, Reader,
 };
@@ -149,6 +150,9 @@ impl Cluster for Log {
     }
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()
+    }
+    fn change(&self, change: Change, deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>> {
+        self.node.change(change, deadline_ms)
     }
 }
 

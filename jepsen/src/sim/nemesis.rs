@@ -4,6 +4,7 @@ use super::site::{Seat, Site};
 use super::swarm::{Kind, chance};
 use crate::history::Edge;
 use onward_raft::sim::{DiskFaults, Link};
+use onward_statemachine::membership::Change;
 use onward_statemachine::{NodeId, Revision};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -11,6 +12,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a transfer of leadership is tried, in ms.
+const TRANSFER_MS: u64 = 5_000;
 
 /// How often each kind of fault struck.
 pub(super) type Struck = BTreeMap<Kind, u64>;
@@ -289,13 +293,12 @@ impl Nemesis {
 
     async fn transfer(&mut self) -> bool {
         let running = self.site.running();
-        let (Some((from, _)), Some((_, to))) = (
+        let (Some((from, ports)), Some((_, to))) = (
             running.choose(&mut self.rng).cloned(),
             running.choose(&mut self.rng).cloned(),
         ) else {
             return false;
         };
-        let Some(node) = from.node() else { return false };
         self.begin(
             Kind::Transfer,
             Edge::Moment,
@@ -303,7 +306,8 @@ impl Nemesis {
             &[&from],
         );
         tokio::spawn(async move {
-            let handed = from.machine.run(node.transfer_leader(to.id)).await;
+            let change = Change::Transfer { to: Some(to.id) };
+            let handed = from.machine.run(ports.cluster.change(change, TRANSFER_MS)).await;
             drop(handed);
         });
         true

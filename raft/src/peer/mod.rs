@@ -20,8 +20,9 @@ use frame::{HandshakeError, Hello, Lane};
 use net::{Net, ReadHalf, WriteHalf};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,27 @@ pub(crate) struct Peers {
     /// Told when a peer that was asked to take over leadership did not agree to it.
     pub(crate) declined: Notify,
     channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
+    transfers: Mutex<BTreeMap<u64, Arc<Progress>>>,
+}
+
+/// How far the transfer of a snapshot is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) total_bytes: u64,
+}
+
+/// A transfer that is under way as long as this lives.
+pub(crate) struct Transfer<'p> {
+    peers: &'p Peers,
+    target: u64,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.peers.transfers().remove(&self.target);
+    }
 }
 
 impl Peers {
@@ -63,7 +85,33 @@ impl Peers {
             tasks,
             declined: Notify::new(),
             channels: Mutex::default(),
+            transfers: Mutex::default(),
         })
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Progress>>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to send a snapshot of so many bytes.
+    pub(crate) fn begin_transfer(&self, target: u64, total_bytes: u64) -> Transfer<'_> {
+        let progress = Arc::new(Progress {
+            total_bytes,
+            ..Progress::default()
+        });
+        self.transfers().insert(target, progress.clone());
+        Transfer {
+            peers: self,
+            target,
+            progress,
+        }
+    }
+
+    /// How many bytes of a snapshot `target` was sent, and of how many, while one is under way.
+    pub(crate) fn transfer_to(&self, target: u64) -> Option<(u64, u64)> {
+        let transfers = self.transfers();
+        let progress = transfers.get(&target)?;
+        Some((progress.sent_bytes.load(Relaxed), progress.total_bytes))
     }
 
     /// The channel to `target` on `lane`.

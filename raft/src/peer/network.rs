@@ -186,9 +186,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 .dial(self.target, &self.node, Lane::Snapshot)
                 .await
                 .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
-            transfer::send(read, write, vote, &snapshot.snapshot)
-                .await
-                .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+            let bytes = snapshot.snapshot.manifest.bytes();
+            let transfer = self.peers.begin_transfer(self.target, bytes);
+            transfer::send(
+                read,
+                write,
+                vote,
+                &snapshot.snapshot,
+                &transfer.progress.sent_bytes,
+            )
+            .await
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
         };
         tokio::select! {
             biased;

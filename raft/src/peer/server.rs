@@ -7,6 +7,7 @@ use super::network::encode_append_result;
 use super::transfer;
 use super::wire::{self, FoundRequest, MemberRequest, Proposed, kind};
 use crate::engine::Engine;
+use crate::member::PATIENCE;
 use crate::types::TypeConfig;
 use futures::{FutureExt, StreamExt, stream};
 use onward_statemachine::{Envelope, codec};
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 /// How long a stranger may take to introduce itself.
@@ -304,7 +306,8 @@ async fn member_anywhere(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, S
     let answer = match request {
         // Who asks this will not wait for an election.
         MemberRequest::Known { .. } => engine.change_members_here(request).await,
-        request => engine.change_members(request).await,
+        MemberRequest::Standing { id } => engine.standing_of(id),
+        request => engine.change_members(request, Instant::now() + PATIENCE).await,
     };
     Ok(codec::encode(&answer))
 }

@@ -17,6 +17,8 @@ use openraft::raft::SnapshotResponse;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -34,12 +36,13 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Sends a snapshot and waits until it is installed or refused.
+/// Sends a snapshot and waits until it is installed or refused; counts the bytes of its files that are sent.
 pub(super) async fn send(
     read: ReadHalf,
     mut write: WriteHalf,
     vote: Vote,
     snapshot: &SnapshotDir,
+    sent_bytes: &AtomicU64,
 ) -> io::Result<SnapshotResponse<TypeConfig>> {
     let begin = SnapshotBegin {
         vote,
@@ -66,6 +69,7 @@ pub(super) async fn send(
             offset += chunk.len() as u64;
             let bytes = frame::encode(kind::SNAPSHOT_BYTES, place as u64, &chunk);
             in_time(write.write_all(&bytes)).await?;
+            sent_bytes.fetch_add(chunk.len() as u64, Relaxed);
         }
     }
     in_time(write.write_all(&frame::encode(kind::SNAPSHOT_END, 0, &[]))).await?;

@@ -6,7 +6,8 @@ use crate::state::snapshot::Manifest;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::{Buf, Bytes};
 use onward_statemachine::codec::{self, DecodeError};
-use onward_statemachine::{NodeId, Outcome};
+use onward_statemachine::membership::ChangeRefusal;
+use onward_statemachine::{NodeId, Outcome, Revision};
 use openraft::raft::AppendEntriesRequest;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -52,37 +53,64 @@ pub(crate) enum Proposed {
     ShuttingDown,
 }
 
-/// A request to change who belongs to the cluster.
+/// A request about who belongs to the cluster. Each is one bounded step, and repeating it is harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MemberRequest {
-    /// Give out an id for a new member.
-    Allocate,
-    /// Make this node a learner, let it catch up, make it a voter, and let go of the one that it replaces.
-    Promote {
-        id: NodeId,
+    /// Let in the node at this peer address, as a learner.
+    Admit {
         peer: String,
+        /// Its API; empty where an operator asks before the node runs.
         http: String,
+        /// The name of the cluster that it is meant for.
+        cluster: String,
+        /// Whose place it takes.
         replaces: Option<NodeId>,
     },
+    /// Give a learner its vote, if it has caught up, and let go of the one that it replaces.
+    Promote { id: NodeId, replaces: Option<NodeId> },
     /// Let go of a member.
     Remove { id: NodeId },
-    /// Hand leadership over.
-    Transfer { to: NodeId },
+    /// Hand leadership over from this node, to a certain one or to the best.
+    Transfer { from: NodeId, to: Option<NodeId> },
     /// Is there a log of this node, as far as the leader knows? `Done` means yes.
     Known { id: NodeId },
+    /// Is this node a member, as far as the one that is asked has applied? Anyone may answer.
+    Standing { id: NodeId },
 }
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MemberAnswer {
-    Allocated {
+    /// The node may start under this id.
+    Admitted {
         id: NodeId,
         cluster_id: Uuid,
         cluster_name: String,
+        /// A revision at which it was a member.
+        revision: Revision,
+        /// The peer address of the leader.
+        through: String,
     },
     Done,
     NotLeader,
     Failed(String),
+    Refused(ChangeRefusal),
+    /// It may have been done, or may yet be.
+    Unknown,
+    /// The learner has not caught up.
+    Following {
+        lag: Option<u64>,
+    },
+    /// Who asks for a vote is no member.
+    NotMember,
+    Leads {
+        id: NodeId,
+    },
+    /// As of the membership of this revision.
+    Standing {
+        revision: Revision,
+        member: bool,
+    },
 }
 
 /// What initial members say to each other before their cluster is formed.

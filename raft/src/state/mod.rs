@@ -137,6 +137,11 @@ impl State {
         *self.applied.borrow()
     }
 
+    /// The membership that was applied last; an empty one before the first.
+    pub(crate) fn membership(&self) -> io::Result<StoredMembership> {
+        Ok(self.generation().disk().standing()?.membership)
+    }
+
     /// Follows the last applied revision.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()

@@ -10,6 +10,7 @@ pub mod generate;
 use crate::apply::{ENVELOPE_BYTES_MAX, apply_envelope};
 use crate::command::{Envelope, Outcome};
 use crate::ids::{CommandId, Millis, NodeId, Revision};
+use crate::membership::{Change, ChangeError, ChangeRefusal, Changed};
 use crate::ports::{
     BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric, Proposal, ProposeError, Proposer,
     ReadError, Reader, Reading, Role, Stamp,
@@ -184,6 +185,7 @@ impl Cluster for SingleNode {
                 last_contact_ms: Some(0),
             }],
             healthy: state.unreadable.is_none(),
+            under_way: None,
         }
     }
 
@@ -194,5 +196,30 @@ impl Cluster for SingleNode {
             "The last entry that was applied.",
             applied,
         )]
+    }
+
+    /// As the leader of a cluster of one would answer. Nobody ever starts a node that is added.
+    fn change(&self, change: Change, _deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>> {
+        let me = NodeId(1);
+        Box::pin(std::future::ready(match change {
+            Change::Add {
+                replaces: Some(id), ..
+            }
+            | Change::Remove { id }
+            | Change::Transfer { to: Some(id) }
+                if id != me =>
+            {
+                let members = vec![me];
+                Err(ChangeRefusal::NotMember { id, members }.into())
+            }
+            Change::Add { .. } => Ok(Changed::Admitted {
+                id: NodeId(2),
+                through: "127.0.0.1:7401".to_owned(),
+                cluster_name: "test".to_owned(),
+            }),
+            Change::Remove { id } => Err(ChangeRefusal::LastVoter { id }.into()),
+            Change::Transfer { to: Some(id) } => Ok(Changed::Leads { id }),
+            Change::Transfer { to: None } => Err(ChangeRefusal::NoHeir { id: me }.into()),
+        }))
     }
 }
