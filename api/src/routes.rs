@@ -71,6 +71,11 @@ impl Operation {
             "Idempotency-Key",
             "UUID version 7 of the demand; send it again with each retry and it is done once",
         ));
+        self.says_who()
+    }
+
+    /// The route changes something in somebody's name.
+    pub(crate) fn says_who(mut self) -> Self {
         self.headers.push((
             "Onward-Actor",
             "who demands it, for the journal; `http:<peer address>` if not said",

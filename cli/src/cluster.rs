@@ -3,6 +3,7 @@
 use crate::age::exact;
 use crate::examples::examples;
 use crate::failure::Result;
+use crate::member;
 use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::Subcommand;
@@ -15,11 +16,32 @@ pub enum Command {
     /// Show the members, who leads, and how far each of them is
     #[command(after_help = examples!["cluster status", "cluster status -o wide", "cluster status --consistency local"])]
     Status,
+    /// Let a node in: it follows as a learner, and votes once it has caught up
+    #[command(after_help = examples!["cluster add 10.0.0.4:7401", "cluster add 10.0.0.4:7401 --no-wait -o json"])]
+    Add(member::Add),
+    /// Let a node in that takes the place of a member, in one step
+    #[command(after_help = examples!["cluster replace 3 10.0.0.4:7401", "cluster replace 3 10.0.0.3:7401"])]
+    Replace(member::Replace),
+    /// Let go of a member, for good; refused where no majority would be left
+    #[command(visible_alias = "rm", after_help = examples!["cluster remove 3", "cluster remove 3 --yes"])]
+    Remove(member::Remove),
+    /// Make another voter the leader; no request fails that is tried again
+    #[command(after_help = examples!["cluster transfer", "cluster transfer --to 2"])]
+    Transfer(member::Transfer),
 }
 
 /// Runs a command on the cluster.
 pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
-    let Command::Status = command;
+    match command {
+        Command::Status => status(session).await,
+        Command::Add(arguments) => member::add(session, arguments).await,
+        Command::Replace(arguments) => member::replace(session, arguments).await,
+        Command::Remove(arguments) => member::remove(session, arguments).await,
+        Command::Transfer(arguments) => member::transfer(session, arguments).await,
+    }
+}
+
+async fn status(session: &mut Session<'_>) -> Result {
     let status = session.client.cluster().await?;
     let color = session.output.color();
     let wide = session.output.wide();
@@ -39,6 +61,11 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
         .field("leader", Cell::maybe(status.leader))
         .field("term", status.term)
         .field("revision", status.applied);
+    if let Some(under_way) = &status.under_way {
+        let (step, far) = member::step(under_way);
+        let far = if far.is_empty() { far } else { format!(", {far}") };
+        details = details.field("under way", Cell::toned(format!("{step}{far}"), Tone::Fair));
+    }
     if wide {
         details = details
             .field("asked", format!("node {}, {}", status.node, role(status.role)))

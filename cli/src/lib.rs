@@ -19,6 +19,7 @@ mod global;
 mod kv;
 mod machine;
 mod manifest;
+mod member;
 mod object;
 mod output;
 mod pairs;
@@ -41,8 +42,8 @@ use std::process::ExitCode;
 /// The client commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look at the cluster itself
-    #[command(subcommand, after_help = examples!["cluster status"])]
+    /// The cluster itself: how it is, who belongs to it, who leads it
+    #[command(subcommand, after_help = examples!["cluster status", "cluster add 10.0.0.4:7401", "cluster transfer"])]
     Cluster(cluster::Command),
     /// Machines: register them, select them, lead them through their life
     #[command(subcommand, visible_alias = "machines", after_help = examples![

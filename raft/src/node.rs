@@ -290,6 +290,15 @@ impl Node {
         self.engine.removed().await
     }
 
+    /// Takes a snapshot now. It is in place some time after this returns.
+    ///
+    /// # Errors
+    /// Where the node is stopping.
+    pub async fn trigger_snapshot(&self) -> io::Result<()> {
+        let triggered = self.engine.raft.trigger().snapshot().await;
+        triggered.map_err(io::Error::other)
+    }
+
     /// Shuts down in good order: turns new work away, hands leadership over, stops, and makes everything durable, so
     /// that a restart replays nothing.
     pub async fn shutdown(self) {

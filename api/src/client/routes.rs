@@ -7,7 +7,7 @@ use super::{Client, Error, Paging, Stream};
 use crate::wire::manifest::{Exported, Manifest, Plan};
 use crate::wire::{
     Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, catalog, cluster, ipam, kv, machines,
-    netboot, objects, rollouts,
+    members, netboot, objects, rollouts,
 };
 use http::Method;
 use serde_json::json;
@@ -44,6 +44,32 @@ impl Client {
     /// What the server that answers sees of the cluster.
     pub async fn cluster(&self) -> Answer<cluster::Status> {
         self.call(Call::get("/v1/cluster")).await
+    }
+
+    /// Lets a node in that will run at an address.
+    pub async fn cluster_add(&self, peer_address: &str) -> Answer<members::AdmittedMember> {
+        let peer_address = peer_address.to_owned();
+        let call = Call::write(Method::POST, "/v1/cluster/members");
+        self.call(call.json(&members::NewMember { peer_address })).await
+    }
+
+    /// Lets a node in that takes the place of a member.
+    pub async fn cluster_replace(&self, gone: u64, peer_address: &str) -> Answer<members::AdmittedMember> {
+        let peer_address = peer_address.to_owned();
+        let call = Call::write(Method::POST, format!("/v1/cluster/members/{gone}/replace"));
+        self.call(call.json(&members::NewMember { peer_address })).await
+    }
+
+    /// Lets go of a member.
+    pub async fn cluster_remove(&self, node: u64) -> Done {
+        self.call(Call::write(Method::DELETE, format!("/v1/cluster/members/{node}")))
+            .await
+    }
+
+    /// Makes another voter the leader; the best one where it is not said which.
+    pub async fn cluster_transfer(&self, to: Option<u64>) -> Answer<members::Leader> {
+        let call = Call::write(Method::POST, "/v1/cluster/transfer");
+        self.call(call.json(&members::Transfer { to })).await
     }
 
     /// All of these commands or none, in one revision.

@@ -7,6 +7,7 @@ mod events;
 mod kv;
 mod machines;
 mod manifest;
+mod members;
 mod objects;
 
 use crate::app::{App, Services};
@@ -46,6 +47,7 @@ pub(crate) fn routes() -> Routes {
         deployments::routes,
         manifest::routes,
         cluster::routes,
+        members::routes,
     ];
     areas.into_iter().fold(Routes::new(), |routes, area| area(routes))
 }

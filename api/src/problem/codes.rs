@@ -1,12 +1,12 @@
 //! Refusals into codes: one exhaustive match an area, so that a new refusal does not compile without a code.
 
 use super::{Code, EDGE};
-use onward_statemachine::{Refusal, deployments, machines, objects, services, system};
+use onward_statemachine::{Refusal, deployments, machines, membership, objects, services, system};
 
 /// An area's refusals: the match, and the table of its codes.
 macro_rules! area {
     ($of:ident, $table:ident, $refusal:ty { $($variant:ident => $status:literal $code:literal,)* }) => {
-        fn $of(refusal: &$refusal) -> Code {
+        pub(super) fn $of(refusal: &$refusal) -> Code {
             type Refused = $refusal;
             match refusal {
                 $(Refused::$variant { .. } => Code::new($status, $code),)*
@@ -22,6 +22,20 @@ area!(system, SYSTEM, system::Refusal {
     CommandIdStale => 400 "command_id_stale",
     CommandIdVersion => 400 "command_id_version",
     BatchShape => 400 "batch_shape",
+});
+
+area!(change, MEMBERS, membership::ChangeRefusal {
+    NotMember => 404 "member_not_found",
+    LastVoter => 409 "member_last_voter",
+    QuorumLost => 409 "member_quorum_lost",
+    Joining => 409 "member_change_under_way",
+    Voting => 409 "member_voters_changing",
+    AddressTaken => 409 "member_address_taken",
+    OtherCluster => 409 "member_other_cluster",
+    NotVoter => 409 "member_not_voter",
+    NoHeir => 409 "member_no_heir",
+    Silent => 409 "member_silent",
+    NotTakenOver => 409 "member_not_taken_over",
 });
 
 area!(kv, KV, services::kv::Refusal {
@@ -178,7 +192,8 @@ pub(super) fn of(refusal: &Refusal) -> Code {
 /// Every code that the API answers with, those of the edge first.
 pub fn table() -> Vec<Code> {
     [
-        EDGE, SYSTEM, KV, CATALOG, REGISTRY, IPAM, NETBOOT, OBJECTS, APPS, BUILDS, RELEASES, INSTANCES,
+        EDGE, SYSTEM, MEMBERS, KV, CATALOG, REGISTRY, IPAM, NETBOOT, OBJECTS, APPS, BUILDS, RELEASES,
+        INSTANCES,
     ]
     .concat()
 }

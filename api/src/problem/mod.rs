@@ -9,6 +9,7 @@ use crate::wire;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use onward_statemachine::membership::ChangeError;
 use onward_statemachine::ports::{ProposeError, ReadError};
 use onward_statemachine::{CommandId, Refusal, Revision};
 
@@ -183,6 +184,16 @@ pub(crate) fn not_proposed(error: &ProposeError) -> Problem {
                  again with `Idempotency-Key: {id}` to learn it; it is done once however often it is sent"
             ))
             .command(*id),
+    }
+}
+
+/// The cluster was not changed, or not seen to be.
+pub(crate) fn not_changed(error: &ChangeError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        ChangeError::Refused(refusal) => codes::change(refusal).because(detail),
+        ChangeError::NoLeader => NO_LEADER.because(detail),
+        ChangeError::Unknown(_) => OUTCOME_UNKNOWN.because(detail),
     }
 }
 

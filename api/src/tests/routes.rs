@@ -2,7 +2,7 @@
 
 use super::Site;
 use crate::http::routes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 #[test]
@@ -163,4 +163,68 @@ async fn metrics_show_the_engine_and_the_routes() {
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn members_are_added_removed_and_followed_by_a_leader() {
+    let site = Site::new();
+    let at = |peer_address: &str| json!({"peer_address": peer_address});
+    let added = site
+        .json("POST", "/v1/cluster/members", &at("10.0.0.4:7401"))
+        .await
+        .ok();
+    assert_eq!(
+        (&added["node"], &added["join"]),
+        (&2.into(), &"127.0.0.1:7401".into())
+    );
+    assert_eq!(
+        added["command"],
+        "onward serve --cluster test --data-dir DIR --peer-listen 10.0.0.4:7401 --http-listen 10.0.0.4:7400 --join \
+         127.0.0.1:7401"
+    );
+    let replaced = site
+        .json("POST", "/v1/cluster/members/1/replace", &at("[fd00::4]:7401"))
+        .await
+        .ok();
+    assert_eq!(replaced["replaces"], 1);
+    assert!(
+        replaced["command"]
+            .as_str()
+            .expect("text")
+            .ends_with("--replaces 1")
+    );
+    for (wrong, word) in [
+        ("10.0.0.4", "no port"),
+        ("10.0.0.4:0", "between 1 and 65535"),
+        (":7401", "no host"),
+        ("a b:7401", "no host"),
+        ("0.0.0.0:7401", "stands for all"),
+        ("[::]:7401", "stands for all"),
+        ("[::g]:7401", "no IPv6"),
+    ] {
+        let answered = site.json("POST", "/v1/cluster/members", &at(wrong)).await;
+        answered.problem(400, "field_invalid", &["peer_address", wrong, word, "HOST:PORT"]);
+    }
+    let missing = site.json("POST", "/v1/cluster/members", &json!({})).await;
+    missing.problem(400, "body_invalid", &["peer_address"]);
+
+    let delete = async |node: &str| {
+        let path = format!("/v1/cluster/members/{node}");
+        site.send("DELETE", &path, &[], "").await
+    };
+    delete("1")
+        .await
+        .problem(409, "member_last_voter", &["node 1", "add another"]);
+    delete("7")
+        .await
+        .problem(404, "member_not_found", &["node 7", "the members are 1"]);
+    delete("x").await.problem(400, "path_invalid", &["`x`", "from 1"]);
+
+    let transfer = async |body: &Value| site.json("POST", "/v1/cluster/transfer", body).await;
+    assert_eq!(transfer(&json!({"to": 1})).await.ok()["leader"], 1);
+    let alone = transfer(&json!({})).await;
+    alone.problem(409, "member_no_heir", &["node 1", "no other voter"]);
+    transfer(&json!({"too": 1}))
+        .await
+        .problem(400, "body_invalid", &["too"]);
 }

@@ -1,5 +1,6 @@
 //! The cluster, as the node that is asked sees it.
 
+use super::members::UnderWay;
 use super::{Time, time};
 use onward_statemachine::ports::{ClusterStatus, Member as PortMember, Role as PortRole};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Status {
     pub log_time: Time,
     /// All members.
     pub members: Vec<Member>,
+    /// What is changing about who belongs to the cluster.
+    #[serde(default)]
+    pub under_way: Option<UnderWay>,
 }
 
 /// A member of the cluster.
@@ -118,6 +122,7 @@ impl From<ClusterStatus> for Status {
             first_log: status.first_log.0,
             log_time: time(status.log_time),
             members: status.members.into_iter().map(member).collect(),
+            under_way: status.under_way.map(UnderWay::from),
         }
     }
 }

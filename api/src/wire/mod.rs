@@ -14,6 +14,7 @@ pub mod ipam;
 pub mod kv;
 pub mod machines;
 pub mod manifest;
+pub mod members;
 pub mod netboot;
 pub mod objects;
 pub mod rollouts;

@@ -338,6 +338,111 @@ fn the_cluster_is_shown() {
     );
 }
 
+/// The cluster after node 3 has made way for a node at 10.0.0.4, which has this vote and is this far.
+fn cluster_with(voter: bool, under_way: &Value) -> Value {
+    let member = |id: u64, voter: bool| json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": "", "voter": voter});
+    json!({
+        "cluster_id": "00000000-0000-0000-0000-000000000001", "node": 1, "role": "leader", "leader": 1, "term": 3,
+        "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
+        "log_time": "2026-01-01T00:00:00Z", "revision": 90, "under_way": under_way,
+        "members": [member(1, true), member(2, true), member(4, voter)],
+    })
+}
+
+#[test]
+fn a_node_that_is_added_is_followed_until_it_votes() {
+    let looks = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        if request.method == "POST" {
+            return Some(Answer::json(
+                200,
+                &json!({"node": 4, "peer_address": "10.0.0.4:7401", "join": "10.0.0.1:7401", "replaces": 3,
+                        "command": "onward serve ...", "revision": 80}),
+            ));
+        }
+        let status = match looks.fetch_add(1, Ordering::SeqCst) {
+            0 => cluster_with(false, &json!({"step": "awaited", "node": 4})),
+            1 => cluster_with(false, &json!({"step": "catching_up", "node": 4, "lag": 12})),
+            2 => cluster_with(
+                true,
+                &json!({"step": "voting", "from": [1, 2, 3], "to": [1, 2, 4]}),
+            ),
+            _ => cluster_with(true, &Value::Null),
+        };
+        Some(Answer::json(200, &status))
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["cluster", "replace", "3", "10.0.0.4:7401"]);
+    assert_eq!(
+        ran.error,
+        "node 4 may start, and votes once it has caught up; if it does not run yet:\n\n  onward serve ...\n\n  node 4 may \
+         start, and was not seen yet\n  node 4 catches up\n  the voters change from 1, 2, 3 to 1, 2, 4\nnode 4 votes in \
+         the place of node 3; 3 voters, 1 of them may fail\n"
+    );
+    assert_eq!(ran.code, 0);
+    let asked = &server.seen()[0];
+    assert_eq!(asked.target, "/v1/cluster/members/3/replace");
+    assert_eq!(asked.json(), json!({"peer_address": "10.0.0.4:7401"}));
+}
+
+#[test]
+fn a_node_that_is_added_and_removed_again_does_not_arrive() {
+    let server = Server::start(|request| {
+        let mut body = cluster_with(false, &Value::Null);
+        if request.method == "POST" {
+            body = json!({"node": 5, "peer_address": "10.0.0.5:7401", "join": "", "command": "", "revision": 80});
+        }
+        Some(Answer::json(200, &body))
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["--quiet", "cluster", "add", "10.0.0.5:7401"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.error.contains("removed before it could vote"),
+        "{}",
+        ran.error
+    );
+    let prepared = setting.run(&["cluster", "add", "10.0.0.5:7401", "--no-wait", "-o", "json"]);
+    assert_eq!(prepared.code, 0);
+    let prepared: Value = serde_json::from_str(&prepared.output).expect("JSON");
+    assert_eq!(prepared["node"], 5);
+}
+
+#[test]
+fn a_removal_is_confirmed_and_says_what_is_left() {
+    let (asked, seen) = against(200, json!({"revision": 7}), &["cluster", "remove", "3"]);
+    assert_eq!((asked.code, seen.len()), (2, 0), "{}", asked.error);
+    let server = Server::start(|request| {
+        let mut body = cluster_with(true, &Value::Null);
+        if request.method == "DELETE" {
+            body = json!({"revision": 7});
+        }
+        Some(Answer::json(200, &body))
+    });
+    let setting = Setting {
+        server: server.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["cluster", "remove", "3", "--yes"]);
+    assert_eq!(
+        ran.error,
+        "node 3 is no member any more, and stops by itself; 3 voters, 1 of them may fail\n"
+    );
+    let (ran, seen) = against(
+        200,
+        json!({"leader": 2, "revision": 7}),
+        &["cluster", "transfer", "--to", "2"],
+    );
+    assert!(ran.error.starts_with("node 2 leads ("), "{}", ran.error);
+    assert_eq!(seen[0].json(), json!({"to": 2}));
+}
+
 #[test]
 fn completions_are_of_the_whole_program() {
     for shell in ["bash", "zsh", "fish"] {

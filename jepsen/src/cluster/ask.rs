@@ -33,6 +33,9 @@ pub struct Status {
 pub struct Member {
     /// Its id.
     pub id: u64,
+    /// Where its peers reach it.
+    #[serde(default)]
+    pub peer_address: String,
     /// Whether it votes.
     pub voter: bool,
 }

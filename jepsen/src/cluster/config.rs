@@ -15,12 +15,12 @@ const SNAPSHOT_KEEP_ENTRIES: u64 = 100;
 pub(super) enum Membership {
     /// It forms the cluster together with the others.
     Initial,
-    /// It joins through this peer address, in the place of this member.
+    /// It joins through this peer address.
     Joins {
         /// Any member.
         through: String,
-        /// The member's id in the cluster.
-        replaces: u64,
+        /// The id in the cluster of the member whose place it takes, if it takes one.
+        replaces: Option<u64>,
     },
 }
 
@@ -49,7 +49,10 @@ pub(super) fn text(
     match membership {
         Membership::Initial => line(format_args!("node_id = {node}")),
         Membership::Joins { through, replaces } => {
-            line(format_args!("join = {through:?}\nreplaces = {replaces}"));
+            line(format_args!("join = {through:?}"));
+            if let Some(gone) = replaces {
+                line(format_args!("replaces = {gone}"));
+            }
         }
     }
     line(format_args!("[http]\nlisten = \"{http}\""));

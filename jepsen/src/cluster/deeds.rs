@@ -19,6 +19,7 @@ impl Cluster {
     /// # Errors
     /// Where it runs already, or cannot be started.
     pub async fn start_node(&self, id: u64) -> anyhow::Result<()> {
+        self.name_predecessor(id).await;
         let mut slot = self.slot(id).await;
         if let Some(process) = &mut slot.process {
             ensure!(process.ended()?.is_some(), "node {id} runs already");
@@ -48,6 +49,20 @@ impl Cluster {
         self.network.set_process(id, Some(process.id()));
         slot.process = Some(process);
         Ok(())
+    }
+
+    /// A node that is still to join takes the place of whoever votes there now, which may be one that was not seen to
+    /// settle.
+    async fn name_predecessor(&self, id: u64) {
+        if self.node(id).dir.join("data").join("identity").exists() {
+            return;
+        }
+        let Some(voter) = self.voter_in(id).await else {
+            return;
+        };
+        if let Membership::Joins { replaces, .. } = &mut self.slot(id).await.membership {
+            *replaces = Some(voter);
+        }
     }
 
     fn binary(&self, build: Build) -> anyhow::Result<&Path> {
@@ -217,7 +232,8 @@ impl Cluster {
         disk.context("disks do not fail: nodes are not fitted for it")
     }
 
-    /// Wipes a node that does not run, and starts it as a new member in the place of the one that it was.
+    /// Wipes a node that does not run, and starts it as a new member: in the place of the one that it was, as long as that
+    /// votes.
     ///
     /// # Errors
     /// Where it runs, no other node does, or it cannot be started.
@@ -242,9 +258,10 @@ impl Cluster {
         }
         {
             let mut slot = self.slot(id).await;
+            let last = slot.member;
             slot.membership = Membership::Joins {
                 through,
-                replaces: slot.member,
+                replaces: Some(last),
             };
         }
         self.start_node(id).await

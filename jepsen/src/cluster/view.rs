@@ -20,13 +20,24 @@ impl Cluster {
             return false;
         };
         let mut slot = self.slot(id).await;
-        if let Membership::Joins { replaces, .. } = slot.membership
+        if let Membership::Joins {
+            replaces: Some(replaces),
+            ..
+        } = slot.membership
             && known.members.iter().any(|member| member.id == replaces)
         {
             return false;
         }
         slot.member = here.node;
         known.votes(here.node)
+    }
+
+    /// Who votes in a place, by its id in the cluster, as the leader sees it.
+    pub async fn voter_in(&self, id: u64) -> Option<u64> {
+        let front = self.network.addresses(id).front.to_string();
+        let known = self.status(self.leader().await?).await.ok()?;
+        let here = |member: &&super::Member| member.voter && member.peer_address == front;
+        known.members.iter().find(here).map(|member| member.id)
     }
 
     /// How a node sees the cluster.
