@@ -19,7 +19,7 @@ mod tests;
 
 use crate::history::Record;
 use crate::verdict::{Finding, Kind, Verdict, overall};
-use client::{Client, Fate, Ledger};
+use client::{Client, Fate, Ledger, Told};
 use futures::future::join_all;
 use judge::Final;
 use onward_raft::sim::World;
@@ -68,32 +68,30 @@ impl Ran {
     }
 }
 
+/// What happened in a run.
+struct Played {
+    told: Told,
+    finals: Vec<Final>,
+    /// What of it was judged meanwhile.
+    verdicts: Vec<Verdict>,
+    struck: nemesis::Struck,
+    /// Faults.
+    records: Vec<Record>,
+}
+
 /// Runs what `seed` stands for.
 pub fn run(seed: u64, traced: bool) -> Ran {
     World::run(seed, traced, async |world| {
         let plan = Plan::of(seed);
         world.note(|| format!("{plan:?}"));
-        let site = Site::new(world.clone(), plan.clone());
-        site.start_all();
-        let ledger = Arc::new(Ledger::default());
-        let clients: Vec<_> = (0..plan.clients)
-            .map(|number| tokio::spawn(Client::new(site.clone(), ledger.clone(), number).run()))
-            .collect();
-        let struck = nemesis::run(site.clone()).await;
-        let mut verdicts = vec![recover(&site).await];
-        ledger.stop();
-        for client in clients {
-            if let Err(error) = client.await {
-                site.complain(format!("a client of the simulation broke: {error}"));
-            }
-        }
-        Client::new(site.clone(), ledger.clone(), plan.clients)
-            .read_all()
-            .await;
-        let ops = ledger.take();
-        let finals = finals(&site, &mut verdicts).await;
-        verdicts.extend(judge::judge(&ops, &finals));
-        verdicts.push(no_complaints(&site));
+        let Played {
+            told,
+            finals,
+            mut verdicts,
+            struck,
+            records,
+        } = play(&world, plan.clone()).await;
+        verdicts.extend(judge::judge(&told, &finals));
         for verdict in &verdicts {
             world.note(|| format!("{verdict:?}"));
         }
@@ -101,14 +99,44 @@ pub fn run(seed: u64, traced: bool) -> Ran {
         Ran {
             plan,
             verdicts,
-            history: record::history(&ops, site.take_records()),
+            history: record::history(&told.ops, records),
             struck,
-            ops: ops.len(),
-            answered: ops.iter().filter(answered).count(),
+            ops: told.ops.len(),
+            answered: told.ops.iter().filter(answered).count(),
             simulated: world.elapsed(),
             trace: world.take_trace(),
         }
     })
+}
+
+/// Plays it through: clients and faults, then the healing, then last looks.
+async fn play(world: &World, plan: Plan) -> Played {
+    let site = Site::new(world.clone(), plan.clone());
+    site.start_all();
+    let ledger = Arc::new(Ledger::default());
+    let clients: Vec<_> = (0..plan.clients)
+        .map(|number| tokio::spawn(Client::new(site.clone(), ledger.clone(), number).run()))
+        .collect();
+    let struck = nemesis::run(site.clone()).await;
+    let mut verdicts = vec![recover(&site).await];
+    ledger.stop();
+    for client in clients {
+        if let Err(error) = client.await {
+            site.complain(format!("a client of the simulation broke: {error}"));
+        }
+    }
+    Client::new(site.clone(), ledger.clone(), plan.clients)
+        .read_all()
+        .await;
+    let finals = finals(&site, &mut verdicts).await;
+    verdicts.push(no_complaints(&site));
+    Played {
+        told: ledger.take(),
+        finals,
+        verdicts,
+        struck,
+        records: site.take_records(),
+    }
 }
 
 fn no_complaints(site: &Site) -> Verdict {

@@ -2,6 +2,7 @@
 
 use super::client::{Asked, Fate, Op};
 use crate::history::{Complete, Invoke, Outcome, Record};
+use onward_statemachine::services::kv;
 use onward_statemachine::{Command, Outcome as Answer};
 use serde_json::{Value, json};
 
@@ -32,11 +33,11 @@ fn time_ns(record: &Record) -> u64 {
 fn invoke(op: &Op) -> Invoke {
     let (f, value, command) = match &op.asked {
         Asked::Command { id, command } => (name(command), json!(format!("{command:?}")), Some(id.0)),
-        Asked::Read { key, freshness } => (
-            "read",
-            json!({"key": key.to_string(), "freshness": format!("{freshness:?}")}),
-            None,
-        ),
+        Asked::Read { keys, freshness } => {
+            let keys: Value = keys.iter().map(ToString::to_string).collect();
+            let value = json!({"keys": keys, "freshness": format!("{freshness:?}")});
+            ("read", value, None)
+        }
     };
     Invoke {
         time_ns: op.invoked_ns,
@@ -80,11 +81,10 @@ fn complete(op: &Op) -> Complete {
             Some(revision.0),
             Some(refusal.to_string()),
         ),
-        Fate::Read(revision, pair) => {
-            let value = pair
-                .as_ref()
-                .map(|pair| String::from_utf8_lossy(&pair.value).into_owned());
-            (Outcome::Ok, json!(value), Some(revision.0), None)
+        Fate::Read(revision, pairs) => {
+            let value = |pair: &kv::Pair| String::from_utf8_lossy(&pair.value).into_owned();
+            let values = pairs.iter().map(|pair| json!(pair.as_ref().map(value)));
+            (Outcome::Ok, values.collect(), Some(revision.0), None)
         }
     };
     Complete {

@@ -109,6 +109,10 @@ pub struct Plan {
     pub reads: u32,
     /// Of a hundred commands, how many are of any area.
     pub any_area: u32,
+    /// Of a hundred operations that do not read, how many are transactions over lists.
+    pub transactions: u32,
+    /// How many lists there are.
+    pub lists: u64,
     /// The faults that there are.
     pub faults: Vec<Kind>,
     /// The longest between two faults.
@@ -168,6 +172,9 @@ impl Plan {
             faults,
             pace_max: Duration::from_millis(among(rng, &[300, 1_000, 3_000])),
             safety: Duration::from_millis(rng.random_range(3_000..=9_000)),
+            // Drawn last, so that what was drawn before is what it was.
+            transactions: *[0, 0, 20, 60].choose(rng).unwrap_or(&0),
+            lists: rng.random_range(2..=4),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Clients of a simulation: what they ask, of whom, and how often again.
 
+mod lists;
+
 use super::site::{Seat, Site, lock};
 use super::swarm::chance;
+use crate::checker::append;
 use onward_raft::sim::World;
 use onward_statemachine::ports::{Freshness, Proposal, ProposeError, ReadError};
 use onward_statemachine::services::{catalog, kv};
@@ -21,8 +24,15 @@ const TRIES: usize = 5;
 /// What was asked.
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
-    Command { id: CommandId, command: Command },
-    Read { key: kv::Key, freshness: Freshness },
+    Command {
+        id: CommandId,
+        command: Command,
+    },
+    /// Several keys, at one revision.
+    Read {
+        keys: Vec<kv::Key>,
+        freshness: Freshness,
+    },
 }
 
 /// What came of it.
@@ -33,8 +43,8 @@ pub(super) enum Fate {
     /// It was certainly not done, and never will be.
     Nothing(String),
     Answered(Outcome),
-    /// The revision of the state that was read, and what was there.
-    Read(Revision, Option<kv::Pair>),
+    /// The revision of the state that was read, and what was there of each key.
+    Read(Revision, Vec<Option<kv::Pair>>),
 }
 
 /// One operation.
@@ -48,10 +58,19 @@ pub(super) struct Op {
     pub(super) fate: Fate,
 }
 
+/// What clients asked and were told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    /// In order of their ends.
+    pub(super) ops: Vec<Op>,
+    /// The transactions over lists that are among them.
+    pub(super) txns: Vec<append::Txn>,
+}
+
 /// What all clients share.
 #[derive(Default)]
 pub(super) struct Ledger {
-    ops: Mutex<Vec<Op>>,
+    told: Mutex<Told>,
     processes: Mutex<u64>,
     stop: AtomicBool,
 }
@@ -61,8 +80,8 @@ impl Ledger {
         self.stop.store(true, Relaxed);
     }
 
-    pub(super) fn take(&self) -> Vec<Op> {
-        std::mem::take(&mut lock(&self.ops))
+    pub(super) fn take(&self) -> Told {
+        std::mem::take(&mut lock(&self.told))
     }
 
     fn new_process(&self) -> u64 {
@@ -106,7 +125,9 @@ impl Client {
             };
             if self.rng.random_range(0..100) < self.site.plan.reads {
                 let (key, freshness) = (self.key(), self.freshness());
-                self.read(&seat, &key, freshness).await;
+                self.read(&seat, vec![key], freshness).await;
+            } else if self.rng.random_range(0..100) < self.site.plan.transactions {
+                self.transaction(&seat).await;
             } else {
                 let command = self.command(&seat).await;
                 self.propose(&seat, command).await;
@@ -114,11 +135,13 @@ impl Client {
         }
     }
 
-    /// Reads every key that clients share from every node, for the last time.
+    /// Reads all that clients share from every node, for the last time.
     pub(super) async fn read_all(mut self) {
         for seat in self.site.seats() {
-            for number in 0..self.site.plan.keys {
-                self.read(&seat, &shared(number), Freshness::Linearizable).await;
+            let keys = (0..self.site.plan.keys).map(shared).collect();
+            self.read(&seat, keys, Freshness::Linearizable).await;
+            if self.site.plan.transactions > 0 {
+                self.read_lists(&seat).await;
             }
         }
     }
@@ -177,10 +200,10 @@ impl Client {
 
     /// The revision of the last change of `key`, as far as this node has it.
     async fn look(&mut self, seat: &Arc<Seat>, key: &kv::Key) -> Revision {
-        match self.read(seat, key, Freshness::Local).await {
-            Fate::Read(_, Some(pair)) => pair.modified,
-            _ => Revision(0),
-        }
+        let Fate::Read(_, pairs) = self.read(seat, vec![key.clone()], Freshness::Local).await else {
+            return Revision(0);
+        };
+        pairs[0].as_ref().map_or(Revision(0), |pair| pair.modified)
     }
 
     /// A command of any area, made up from chance, or the expiry of what is due.
@@ -209,7 +232,7 @@ impl Client {
         }
     }
 
-    async fn propose(&mut self, first: &Arc<Seat>, command: Command) {
+    async fn propose(&mut self, first: &Arc<Seat>, command: Command) -> Fate {
         let id = command_id(&self.site.world, &mut self.rng);
         let mut op = Op {
             process: self.process,
@@ -252,8 +275,11 @@ impl Client {
                 seat = other;
             }
         }
-        self.end(op);
-        self.ask_again(&proposal).await;
+        let fate = self.end(op);
+        if let Fate::Answered(outcome) = &fate {
+            self.ask_again(&proposal, outcome).await;
+        }
+        fate
     }
 
     /// One try: its outcome, or why there is none and whether it may have been done all the same.
@@ -277,21 +303,13 @@ impl Client {
     }
 
     /// Now and then asks for the same again elsewhere: the answer is the same.
-    async fn ask_again(&mut self, proposal: &Proposal) {
-        let first = match lock(&self.ledger.ops).last() {
-            Some(Op {
-                asked: Asked::Command { id, .. },
-                fate: Fate::Answered(outcome),
-                ..
-            }) if Some(*id) == proposal.command_id => outcome.clone(),
-            _ => return,
-        };
+    async fn ask_again(&mut self, proposal: &Proposal, first: &Outcome) {
         if !self.rng.random_ratio(1, 10) {
             return;
         }
         if let Some(seat) = self.pick()
             && let Ok(again) = self.try_once(&seat, proposal).await
-            && again != first
+            && again != *first
         {
             let what = format!(
                 "{:?} was answered {first:?}, and then {again:?}",
@@ -309,36 +327,38 @@ impl Client {
         }
     }
 
-    async fn read(&mut self, seat: &Arc<Seat>, key: &kv::Key, freshness: Freshness) -> Fate {
+    async fn read(&mut self, seat: &Arc<Seat>, keys: Vec<kv::Key>, freshness: Freshness) -> Fate {
         let mut op = Op {
             process: self.process,
             node: seat.machine.id(),
             invoked_ns: self.site.now_ns(),
             ended_ns: 0,
             asked: Asked::Read {
-                key: key.clone(),
+                keys: keys.clone(),
                 freshness,
             },
             fate: Fate::Nothing("the node ended".to_owned()),
         };
         if let Some(ports) = seat.ports() {
+            let look = |view: &dyn View| {
+                let pairs = keys.iter().map(|key| kv::get(view, key));
+                Ok((system::clock(view)?.revision, pairs.collect::<Result<_, _>>()?))
+            };
             let read = async {
                 ports.reader.barrier(freshness).await?;
-                let look = |view: &dyn View| Ok((system::clock(view)?.revision, kv::get(view, key)?));
                 Ok::<_, ReadError>(ports.reader.read(look))
             };
             match seat.machine.run(read).await {
-                Some(Ok((revision, pair))) => op.fate = Fate::Read(revision, pair),
+                Some(Ok((revision, pairs))) => op.fate = Fate::Read(revision, pairs),
                 Some(Err(error)) => op.fate = Fate::Nothing(error.to_string()),
                 None => {}
             }
         }
-        let fate = op.fate.clone();
-        self.end(op);
-        fate
+        self.end(op)
     }
 
-    fn end(&mut self, mut op: Op) {
+    /// Writes down what came of an operation.
+    fn end(&mut self, mut op: Op) -> Fate {
         op.ended_ns = self.site.now_ns();
         match &op.fate {
             Fate::Answered(outcome) => self.newest = self.newest.max(outcome.revision()),
@@ -352,8 +372,15 @@ impl Client {
             } = &op;
             format!("client {process} at n{node}: {asked:?}: {:?}", op.fate)
         });
-        lock(&self.ledger.ops).push(op);
+        let fate = op.fate.clone();
+        lock(&self.ledger.told).ops.push(op);
+        fate
     }
+}
+
+/// Whether clients share a key, of which each value is written once.
+pub(super) fn is_shared(key: &kv::Key) -> bool {
+    key.0.starts_with(b"r/")
 }
 
 /// A key that clients share.
