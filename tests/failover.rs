@@ -1,74 +1,7 @@
 //! What was acknowledged is there, once, whoever dies.
 
+use crate::support::load::{Load, check_acknowledged};
 use crate::support::{Cluster, eventually};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use uuid::Uuid;
-
-/// Writers that put numbered keys, each under one id until it is acknowledged, on any node that answers.
-struct Load {
-    stop: Arc<AtomicBool>,
-    writers: Vec<std::thread::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(cluster: &Cluster, writers: usize) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
-        let urls: Vec<String> = cluster.nodes.iter().map(|node| node.http.clone()).collect();
-        let writers = (0..writers)
-            .map(|writer| {
-                let (stop, urls, http) = (Arc::clone(&stop), urls.clone(), cluster.http.clone());
-                std::thread::spawn(move || {
-                    let mut acknowledged = Vec::new();
-                    let mut turn = writer;
-                    for number in 0.. {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let key = format!("load/{writer}/{number}");
-                        let id = Uuid::now_v7();
-                        // The same id each time, on the next node each time: done once however often it is sent.
-                        let done = (0..400).any(|_| {
-                            turn += 1;
-                            let url = format!("{}/v1/kv/{key}", urls[turn % urls.len()]);
-                            let put = http.put(url).header("Idempotency-Key", id.to_string());
-                            let put = put
-                                .header("Content-Type", "application/octet-stream")
-                                .body(key.clone());
-                            let done = put.send().is_ok_and(|answer| answer.status().is_success());
-                            if !done {
-                                std::thread::sleep(std::time::Duration::from_millis(25));
-                            }
-                            done
-                        });
-                        if done {
-                            acknowledged.push(key);
-                        }
-                    }
-                    acknowledged
-                })
-            })
-            .collect();
-        Load { stop, writers }
-    }
-
-    fn stop(self) -> Vec<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.writers
-            .into_iter()
-            .flat_map(|writer| writer.join().expect("a writer"))
-            .collect()
-    }
-}
-
-/// All acknowledged keys are there, put exactly once, with their own value.
-fn check_acknowledged(found: &BTreeMap<String, (u64, String)>, acknowledged: &[String]) {
-    assert!(!acknowledged.is_empty(), "the load did something");
-    for key in acknowledged {
-        assert_eq!(found.get(key), Some(&(1, key.clone())), "{key} was acknowledged");
-    }
-}
 
 #[test]
 fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
@@ -85,7 +18,7 @@ fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
         cluster.pairs(survivors[0].id, "load/", "local").len() > before + 200
     });
     let revived = cluster.revive(leader);
-    let acknowledged = load.stop();
+    let acknowledged = load.stop().acknowledged;
     for node in &cluster.nodes {
         check_acknowledged(&cluster.pairs(node.id, "load/", "linearizable"), &acknowledged);
     }
@@ -104,7 +37,7 @@ fn a_power_cut_of_all_nodes_loses_nothing() {
     for node in &nodes {
         cluster.kill(node.id);
     }
-    let acknowledged = load.stop();
+    let acknowledged = load.stop().acknowledged;
     let cluster = cluster.restart();
     for node in &cluster.nodes {
         check_acknowledged(&cluster.pairs(node.id, "load/", "linearizable"), &acknowledged);
@@ -178,7 +111,7 @@ fn a_wiped_follower_comes_back_by_snapshot_in_its_place() {
     });
     let lost = cluster.others(leader)[0].clone();
     cluster.kill(lost.id);
-    let acknowledged = load.stop();
+    let acknowledged = load.stop().acknowledged;
     let joined = cluster.replace(&lost, cluster.node(leader));
     // The new member answers at the address of the lost one, from its own replica.
     eventually("the new member has everything", || {

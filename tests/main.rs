@@ -4,6 +4,7 @@ mod bad_input;
 mod deployments;
 mod failover;
 mod machines;
+mod members;
 mod observability;
 mod overload;
 mod services;

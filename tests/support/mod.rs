@@ -1,5 +1,8 @@
 //! A cluster of real processes for a test: started by `onward dev`, stopped by process id, its directory removed.
 
+pub mod load;
+pub mod newcomer;
+
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -85,8 +88,18 @@ impl Cluster {
     }
 
     /// Stops all nodes that still run, and resumes the cluster from its directory.
-    pub fn restart(mut self) -> Cluster {
+    pub fn restart(self) -> Cluster {
+        self.restart_with(str::to_owned)
+    }
+
+    /// As [`Cluster::restart`], with other configurations.
+    pub fn restart_with(mut self, edit: impl Fn(&str) -> String) -> Cluster {
         self.stop();
+        for node in &self.nodes {
+            let path = node.dir.join("onward.toml");
+            let text = std::fs::read_to_string(&path).expect("a configuration");
+            std::fs::write(&path, edit(&text)).expect("a configuration");
+        }
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
         Cluster::launch(dir, &[], &[])
     }
@@ -145,6 +158,19 @@ impl Cluster {
     }
 
     fn serve(&self, node: &Node, arguments: &[&str]) -> Process {
+        let process = self.spawn(node, arguments);
+        let url = format!("{}/readyz", node.http);
+        eventually("the node is ready", || {
+            self.http
+                .get(&url)
+                .send()
+                .is_ok_and(|answer| answer.status().is_success())
+        });
+        process
+    }
+
+    /// Starts a node by its own configuration and these flags, outside of `onward dev`, and waits for nothing.
+    pub fn spawn(&self, node: &Node, arguments: &[&str]) -> Process {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -160,15 +186,7 @@ impl Cluster {
             .stderr(log)
             .spawn()
             .expect("a node starts");
-        let process = Process(child);
-        let url = format!("{}/readyz", node.http);
-        eventually("the node is ready", || {
-            self.http
-                .get(&url)
-                .send()
-                .is_ok_and(|answer| answer.status().is_success())
-        });
-        process
+        Process(child)
     }
 
     /// The node with this id.
@@ -204,13 +222,18 @@ impl Cluster {
 
     /// Every pair under `prefix` as this node has it: key to (version, value).
     pub fn pairs(&self, node: u64, prefix: &str, consistency: &str) -> BTreeMap<String, (u64, String)> {
+        self.pairs_at(self.node(node), prefix, consistency)
+    }
+
+    /// As [`Cluster::pairs`], of a node that need not be one of `nodes`.
+    pub fn pairs_at(&self, node: &Node, prefix: &str, consistency: &str) -> BTreeMap<String, (u64, String)> {
         let mut pairs = BTreeMap::new();
         let mut cursor: Option<String> = None;
         loop {
             let mut query = vec![("prefix", prefix.to_owned()), ("limit", "1000".to_owned())];
             query.push(("consistency", consistency.to_owned()));
             query.extend(cursor.map(|cursor| ("cursor", cursor)));
-            let url = format!("{}/v1/kv", self.node(node).http);
+            let url = format!("{}/v1/kv", node.http);
             let answer = self.http.get(url).query(&query).send().expect("the node answers");
             assert!(answer.status().is_success(), "{}", answer.status());
             let page: serde_json::Value = answer.json().expect("JSON");
@@ -247,6 +270,29 @@ impl Drop for Cluster {
 
 /// A node that was started outside of `onward dev`; killed when dropped.
 pub struct Process(Child);
+
+impl Process {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        eventually("the process ends by itself", || {
+            status = self.0.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("found above")
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
