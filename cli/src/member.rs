@@ -182,7 +182,13 @@ fn arrival(status: &Status, admitted: &AdmittedMember) -> Arrival {
         return Arrival::Gone;
     };
     let old_is_gone = !status.members.iter().any(|member| of_old(member.id));
-    match &status.under_way {
+    let own = status.under_way.as_ref().filter(|under_way| match under_way {
+        UnderWay::Awaited { node } | UnderWay::Snapshot { node, .. } | UnderWay::CatchingUp { node, .. } => {
+            *node == member.id
+        }
+        UnderWay::Voting { from, .. } => !from.contains(&member.id) || !old_is_gone,
+    });
+    match own {
         Some(under_way) => {
             let (step, far) = step(under_way);
             Arrival::UnderWay(step, far)

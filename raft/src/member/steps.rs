@@ -299,14 +299,19 @@ impl Engine {
         Err(format!("node {to} did not take over in time"))
     }
 
-    /// Who belongs to the cluster and answers, as this leader knows it.
+    /// Who belongs to the cluster, and who was well lately, as this leader knows it.
     fn roll(&self) -> Roll {
+        self.roll_since(self.timings.lease() * 2)
+    }
+
+    /// The same, with those as answering who answered what was sent within so long.
+    fn roll_since(&self, age_max: Duration) -> Roll {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let answers = |id: &u64| {
             let heard = metrics.heartbeat.as_ref().and_then(|known| *known.get(id)?);
-            heard.is_some_and(|heard| heard.into_inner().elapsed() < self.timings.lease() * 2)
+            heard.is_some_and(|heard| heard.into_inner().elapsed() < age_max)
         };
         let matched = |id: &u64| {
             let known = metrics.replication.as_ref().and_then(|known| *known.get(id)?);
@@ -325,12 +330,13 @@ impl Engine {
         }
     }
 
-    /// Judges by the rules. A leader that is new, or was busy, may not have heard of all yet, and looks again before it
-    /// says that somebody is silent.
+    /// Judges by the rules, and by who answers from now on: what was heard before says little of a node that has just died,
+    /// and a change that needs it would block everything.
     async fn judged<T>(&self, judge: impl Fn(&Roll) -> Result<T, ChangeRefusal>) -> Step<T> {
-        let until = Instant::now() + self.timings.lease() * 3;
+        let began = Instant::now();
+        let until = began + self.timings.lease() * 3;
         loop {
-            let refusal = match judge(&self.roll()) {
+            let refusal = match judge(&self.roll_since(began.elapsed())) {
                 Ok(fine) => return Ok(fine),
                 Err(refusal) => refusal,
             };
@@ -347,6 +353,9 @@ impl Engine {
             if !passing || Instant::now() >= until {
                 return Err(refusal.into());
             }
+            // Whoever is there answers it.
+            let asked = self.raft.trigger().heartbeat().await;
+            asked.map_err(|error| MemberAnswer::Failed(error.to_string()))?;
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
