@@ -305,7 +305,10 @@ impl Node {
         self.engine.closing.cancel();
         for heir in self.engine.heirs() {
             match self.engine.transfer_to(heir).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.engine.see_heir_through().await;
+                    break;
+                }
                 Err(reason) => tracing::warn!(heir, %reason, "leadership was not handed over"),
             }
         }
