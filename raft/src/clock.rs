@@ -5,6 +5,9 @@
 //! the one in the middle: as long as most clocks are right, a wrong one does no harm, neither elsewhere nor to the node
 //! that has it. Between two rounds time is counted by the monotonic clock, which does not leap.
 //!
+//! Where log time is ahead all the same, because most clocks were, it goes on at half speed until the clocks have caught
+//! up: were it to wait for them, whatever runs on it would stand still as long.
+//!
 //! Limits: a leader that has heard of no majority some seconds after its start goes by its own clock, and so does a
 //! cluster of one.
 
@@ -12,7 +15,7 @@ use crate::engine::Engine;
 use crate::peer::frame::Lane;
 use crate::peer::wire::{self, kind};
 use futures::future::join_all;
-use onward_statemachine::Millis;
+use onward_statemachine::{Millis, system};
 use openraft::async_runtime::watch::WatchReceiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,7 +52,24 @@ impl Clock for SystemClock {
 pub(crate) struct ClusterClock {
     own: Arc<dyn Clock>,
     started: Instant,
-    agreed: Mutex<Option<Reading>>,
+    agreed: Mutex<Option<Agreement>>,
+}
+
+/// What the last round came to.
+#[derive(Debug, Clone, Copy)]
+struct Agreement {
+    /// The clock in the middle.
+    middle: Reading,
+    /// Log time, which does not go back.
+    floor: Reading,
+}
+
+impl Agreement {
+    fn at(self, now: Instant) -> u64 {
+        let half = now.saturating_duration_since(self.floor.at) / 2;
+        let floor = self.floor.ms + half.as_millis() as u64;
+        floor.max(self.middle.carried_to(now))
+    }
 }
 
 /// What a clock showed when.
@@ -90,18 +110,18 @@ impl ClusterClock {
         self.own().0.cast_signed() - self.now().0.cast_signed()
     }
 
-    fn agreed(&self) -> MutexGuard<'_, Option<Reading>> {
+    fn agreed(&self) -> MutexGuard<'_, Option<Agreement>> {
         self.agreed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn at(&self, now: Instant) -> Millis {
         let agreed = *self.agreed();
-        agreed.map_or_else(|| self.own.now(), |agreed| Millis(agreed.carried_to(now)))
+        agreed.map_or_else(|| self.own.now(), |agreed| Millis(agreed.at(now)))
     }
 
-    /// Takes the clock in the middle of these. Of two in the middle it is the one that is nearer to what was agreed on
+    /// Takes the clock in the middle of these, and goes on from log time where that is ahead of it. Of two in the middle it is the one that is nearer to what was agreed on
     /// before, or else the one that is behind, since log time can be made up for but not taken back.
-    fn agree(&self, now: Instant, readings: &[Reading]) {
+    fn agree(&self, now: Instant, readings: &[Reading], log_time: Millis) {
         let mut shown: Vec<u64> = readings.iter().map(|reading| reading.carried_to(now)).collect();
         shown.sort_unstable();
         let Some(last) = shown.len().checked_sub(1) else {
@@ -109,13 +129,20 @@ impl ClusterClock {
         };
         let (low, high) = (shown[last / 2], shown[last.div_ceil(2)]);
         let mut agreed = self.agreed();
-        let expected = agreed.map_or(low, |agreed| agreed.carried_to(now));
+        let expected = agreed.map_or(low, |agreed| agreed.middle.carried_to(now));
         let ms = if high.abs_diff(expected) < low.abs_diff(expected) {
             high
         } else {
             low
         };
-        *agreed = Some(Reading { at: now, ms });
+        let floor = Reading {
+            at: now,
+            ms: log_time.0,
+        };
+        *agreed = Some(Agreement {
+            middle: Reading { at: now, ms },
+            floor,
+        });
     }
 }
 
@@ -177,7 +204,8 @@ impl Engine {
             });
         }
         if !voters.is_empty() && readings.len() > voters.len() / 2 {
-            self.clock.agree(Instant::now(), &readings);
+            let log_time = self.state.read(|view| Ok(system::clock(view)?.now));
+            self.clock.agree(Instant::now(), &readings, log_time);
         }
     }
 }
@@ -198,7 +226,7 @@ mod tests {
 
     fn agreed_on(clock: &ClusterClock, at: Instant, shown: &[u64]) -> u64 {
         let readings: Vec<_> = shown.iter().map(|ms| Reading { at, ms: *ms }).collect();
-        clock.agree(at, &readings);
+        clock.agree(at, &readings, Millis(0));
         clock.at(at).0
     }
 
@@ -244,11 +272,23 @@ mod tests {
         let at = Instant::now();
         agreed_on(&clock, at, &[1_000, 1_000, 1_000]);
         assert_eq!(clock.at(at + SECOND), Millis(2_000));
-        clock.agree(at + SECOND, &[]);
+        clock.agree(at + SECOND, &[], Millis(0));
         assert_eq!(
             clock.at(at + SECOND),
             Millis(2_000),
             "a round that heard nobody changes nothing"
         );
+    }
+
+    #[test]
+    fn log_time_that_is_ahead_goes_on_until_it_is_caught_up_with() {
+        let clock = ClusterClock::new(Arc::new(Fixed(0)));
+        let at = Instant::now();
+        let shown = [Reading { at, ms: 1_000 }; 3];
+        clock.agree(at, &shown, Millis(5_000));
+        assert_eq!(clock.at(at), Millis(5_000));
+        assert_eq!(clock.at(at + SECOND), Millis(5_500));
+        assert_eq!(clock.at(at + 8 * SECOND), Millis(9_000));
+        assert_eq!(clock.at(at + 9 * SECOND), Millis(10_000), "at full speed again");
     }
 }
