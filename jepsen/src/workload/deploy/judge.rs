@@ -176,7 +176,9 @@ pub(super) fn judge(evidence: &Evidence<'_>, ledger: &str) -> anyhow::Result<Vec
         "deploy",
         format!("{rollouts} rollouts, one at a time for each app"),
     );
-    let end = evidence.finals.nodes.iter().map(|node| node.revision).max();
+    // The nodes may be at a later one: each journal was read up to a mark, and the appliers went on.
+    let journals = evidence.finals.nodes.iter().map(|node| &node.journal);
+    let end = journals.filter_map(|journal| Some(journal.last()?.revision)).max();
     Ok(vec![verdict, effects(&walk, ledger, end.unwrap_or_default())])
 }
 
@@ -409,7 +411,8 @@ mod tests {
 
     #[test]
     fn what_was_placed_after_the_journal_was_read_is_not_judged() {
-        let ledger = format!("{LEDGER}c/1/deploy-0/1/3@101\n");
+        let after = good().last().expect("a journal").revision + 1;
+        let ledger = format!("{LEDGER}c/1/deploy-0/1/3@{after}\n");
         assert_eq!(findings(good(), &ledger, &[]), FINE);
     }
 
