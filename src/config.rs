@@ -289,7 +289,12 @@ impl Config {
                 "node_id: a node that joins is given its id; leave it out"
             );
         } else {
-            let id = *self.node_id.get_or_insert(1);
+            // A directory that belongs to a node says which; a fresh one is the first of its cluster.
+            let id = match self.node_id {
+                Some(id) => id,
+                None => onward_raft::node_of(&self.data_dir)?.map_or(1, |id| id.0),
+            };
+            self.node_id = Some(id);
             ensure!(id > 0, "node_id: ids begin at 1");
             if self.members.is_empty() {
                 self.members.push(Member {

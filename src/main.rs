@@ -5,7 +5,9 @@ mod dev;
 mod http;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod restore;
 mod serve;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +32,12 @@ enum Command {
     /// Run a throw-away cluster of real processes on loopback
     #[command(after_help = DEV_EXAMPLES)]
     Dev(dev::Flags),
+    /// Make a new cluster out of a backup: the data directory of its first member
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(restore::Arguments),
+    /// Look at every byte of a backup, or of a stopped node's data directory
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(verify::Arguments),
     #[command(flatten)]
     Client(onward_cli::Command),
 }
@@ -45,6 +53,15 @@ const DEV_EXAMPLES: &str = "Examples:
   onward dev --nodes 3 --dir ./site     three nodes that keep their data in ./site
   onward dev --dir ./site               the same three again
   onward dev --nodes 3 --base-port 0 --json   for programs: free ports, one line of JSON";
+
+const RESTORE_EXAMPLES: &str = "Examples:
+  onward restore north.backup --dir /var/lib/onward           then start it, and let others join it
+  onward restore north.backup --config /etc/onward.toml       with its name, directory and addresses
+  onward restore north.backup --dir D --cluster trial --stop-apps   to look at, beside the old one";
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  onward verify north.backup                exits 0 if all is well, 1 if not
+  onward verify /var/lib/onward -o json     a stopped node, for programs";
 
 fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
@@ -65,6 +82,17 @@ fn main() -> ExitCode {
             Command::Dev(flags) => {
                 start_logging("warn");
                 dev::run(flags).await
+            }
+            Command::Restore(arguments) => {
+                start_logging("warn");
+                restore::run(&global, arguments)
+            }
+            Command::Verify(arguments) => {
+                start_logging("warn");
+                match verify::run(&global, &arguments) {
+                    Ok(false) => return ExitCode::FAILURE,
+                    verified => verified.map(|_| ()),
+                }
             }
         };
         match result {

@@ -73,7 +73,12 @@ impl Server {
             node.shutdown().await;
             return Err(error);
         }
-        let mut api = onward_api::Services::new(ports.proposer, ports.reader.clone(), ports.cluster);
+        let mut api = onward_api::Services::new(
+            ports.proposer,
+            ports.reader.clone(),
+            ports.cluster,
+            node.backups(),
+        );
         api.shutdown = stop.clone();
         api.check = check_content;
         let router = onward_api::router(api).merge(onward_appliers_machines::router(ports.reader));

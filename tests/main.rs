@@ -1,5 +1,6 @@
 //! End to end: real processes, real peers, real signals; and the house rules as tests.
 
+mod backup;
 mod bad_input;
 mod deployments;
 mod failover;

@@ -4,7 +4,7 @@ use crate::answer::{Done, Seen};
 use crate::metrics::Metrics;
 use crate::problem::{self, CONTENT_INVALID, Problem};
 use crate::request::{Call, Fresh};
-use onward_statemachine::ports::{Cluster, Freshness, Proposal, Proposer, Reader};
+use onward_statemachine::ports::{Backups, Cluster, Freshness, Proposal, Proposer, Reader};
 use onward_statemachine::{Command, Fault, Outcome, View, system};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +19,8 @@ pub struct Services {
     pub reader: Arc<dyn Reader>,
     /// Looks at the cluster.
     pub cluster: Arc<dyn Cluster>,
+    /// Takes backups of this node's replica.
+    pub backups: Arc<dyn Backups>,
     /// What a command must pass beyond what the state machine decides: rules that need more than state, such as that a
     /// template is one. The text says which object breaks which rule.
     pub check: fn(&Command) -> Result<(), String>,
@@ -30,11 +32,17 @@ pub struct Services {
 
 impl Services {
     /// With the default limits and a shutdown of its own.
-    pub fn new(proposer: Arc<dyn Proposer>, reader: Arc<dyn Reader>, cluster: Arc<dyn Cluster>) -> Self {
+    pub fn new(
+        proposer: Arc<dyn Proposer>,
+        reader: Arc<dyn Reader>,
+        cluster: Arc<dyn Cluster>,
+        backups: Arc<dyn Backups>,
+    ) -> Self {
         Services {
             proposer,
             reader,
             cluster,
+            backups,
             check: |_| Ok(()),
             limits: Limits::default(),
             shutdown: CancellationToken::new(),

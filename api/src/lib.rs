@@ -32,3 +32,4 @@ pub mod wire;
 
 pub use crate::http::router;
 pub use app::{Limits, Services};
+pub use onward_statemachine::backup;

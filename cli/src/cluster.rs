@@ -1,6 +1,7 @@
 //! `onward cluster`: the cluster itself.
 
 use crate::age::exact;
+use crate::backup::{self, Backup};
 use crate::examples::examples;
 use crate::failure::Result;
 use crate::member;
@@ -28,6 +29,8 @@ pub enum Command {
     /// Make another voter the leader; no request fails that is tried again
     #[command(after_help = examples!["cluster transfer", "cluster transfer --to 2"])]
     Transfer(member::Transfer),
+    /// Write the whole state into a file, as of one revision, while the cluster serves
+    Backup(Backup),
 }
 
 /// Runs a command on the cluster.
@@ -38,6 +41,7 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
         Command::Replace(arguments) => member::replace(session, arguments).await,
         Command::Remove(arguments) => member::remove(session, arguments).await,
         Command::Transfer(arguments) => member::transfer(session, arguments).await,
+        Command::Backup(arguments) => backup::run(session, &arguments).await,
     }
 }
 

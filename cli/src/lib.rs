@@ -8,6 +8,7 @@
 
 mod age;
 mod app;
+mod backup;
 mod boot;
 mod cluster;
 mod completion;
@@ -36,14 +37,15 @@ use clap::Subcommand;
 use examples::examples;
 use failure::Result;
 use output::{Output, Streams};
+use serde::Serialize;
 use session::Session;
 use std::process::ExitCode;
 
 /// The client commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The cluster itself: how it is, who belongs to it, who leads it
-    #[command(subcommand, after_help = examples!["cluster status", "cluster add 10.0.0.4:7401", "cluster transfer"])]
+    /// The cluster itself: how it is, who belongs to it, who leads it, its backups
+    #[command(subcommand, after_help = examples!["cluster status", "cluster add 10.0.0.4:7401", "cluster backup north.backup"])]
     Cluster(cluster::Command),
     /// Machines: register them, select them, lead them through their life
     #[command(subcommand, visible_alias = "machines", after_help = examples![
@@ -115,6 +117,18 @@ pub enum Command {
 /// Runs a client command. `root` is the command tree of the whole program, which completion scripts are made of.
 pub async fn run(global: Global, command: Command, root: fn() -> clap::Command) -> ExitCode {
     ExitCode::from(execute(global, command, root, Streams::standard()).await)
+}
+
+/// Shows the result of a command that needs no cluster: `value` for programs, `text` for people.
+pub fn show<T: Serialize>(
+    global: &Global,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> std::io::Result<()> {
+    let mut output = Output::new(Streams::standard(), global.output, global.quiet);
+    output
+        .show(value, text)
+        .map_err(|failure| std::io::Error::other(failure.to_string()))
 }
 
 /// As [`run`], on these streams; answers with the number of the exit code.

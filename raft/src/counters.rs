@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub(crate) snapshots_built: AtomicU64,
     pub(crate) snapshots_sent: AtomicU64,
     pub(crate) snapshots_installed: AtomicU64,
+    pub(crate) backups_streamed: AtomicU64,
     pub(crate) proposals_in_flight: AtomicUsize,
     pub(crate) submissions_in_flight: AtomicUsize,
     pub(crate) proposals: AtomicU64,

@@ -16,6 +16,8 @@ pub(crate) trait Stores: Send + Sync + 'static {
     fn open_log(&self, path: &Path) -> io::Result<Arc<dyn LogDisk>>;
     /// Opens or creates the state in the directory `path`.
     fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
+    /// Opens the state in the directory `path` for reading, and leaves what is there as it is.
+    fn open_frozen(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
 }
 
 /// What a node stands on.
@@ -49,5 +51,9 @@ impl Stores for Rocks {
 
     fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
         Ok(Arc::new(RocksState::open(path)?))
+    }
+
+    fn open_frozen(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
+        Ok(Arc::new(RocksState::open_frozen(path)?))
     }
 }

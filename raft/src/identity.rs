@@ -5,7 +5,7 @@
 
 use crate::StartError;
 use crate::config::InitialMember;
-use crate::files::{Files, Lock};
+use crate::files::{Disk, Files, Lock};
 use onward_statemachine::NodeId;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 /// The format of data directories that this build writes and reads.
 const FORMAT: u32 = 1;
+
+/// What keeps a node from starting where a restore has not come to its end.
+pub(crate) const RESTORING: &str = "restoring";
 
 /// Whose directory it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub(crate) fn lock(files: &dyn Files, dir: &Path) -> Result<Lock, StartError> {
 
 /// Reads the identity of `dir`, if it has one.
 pub(crate) fn read(files: &dyn Files, dir: &Path) -> Result<Option<Identity>, StartError> {
+    if files.exists(&dir.join(RESTORING)) {
+        return Err(StartError::HalfRestored { path: dir.to_owned() });
+    }
     let path = dir.join("identity");
     let text = match files.read_text(&path) {
         Ok(Some(text)) => text,
@@ -61,6 +67,14 @@ pub(crate) fn read(files: &dyn Files, dir: &Path) -> Result<Option<Identity>, St
         cluster_name: field("cluster_name")?.to_owned(),
         node: NodeId(field("node_id")?.parse().map_err(|_| damaged())?),
     }))
+}
+
+/// Which node the data directory `dir` belongs to, if it belongs to one.
+///
+/// # Errors
+/// As [`crate::Node::start`] of a directory that is damaged or of a newer format.
+pub fn node_of(dir: &Path) -> Result<Option<NodeId>, StartError> {
+    Ok(read(&Disk, dir)?.map(|identity| identity.node))
 }
 
 /// Writes the identity of `dir`, durably and whole.
@@ -97,7 +111,6 @@ pub(crate) fn cluster_id(name: &str, members: &[InitialMember]) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Disk;
     use std::fs;
 
     fn member(id: u64) -> InitialMember {

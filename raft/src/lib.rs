@@ -14,6 +14,7 @@
 //! # What it never does
 //! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.
 
+mod backup;
 mod clock;
 mod config;
 mod counters;
@@ -40,7 +41,10 @@ mod testing;
 mod trust;
 mod types;
 
+pub use backup::restore::{Restore, RestoreError, Restored, restore};
+pub use backup::verify::{Finding, Looked, Verdict, VerifyError, verify};
 pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};
+pub use identity::node_of;
 pub use member::Removal;
 pub use node::{Node, StartError};
 

@@ -1,5 +1,6 @@
 //! The life of a node: start, join, shut down.
 
+use crate::backup::take::NodeBackups;
 use crate::clock::ClusterClock;
 use crate::config::{Config, raft_config};
 use crate::counters::Counters;
@@ -22,7 +23,7 @@ use crate::status::NodeCluster;
 use crate::trust::Trust;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
-use onward_statemachine::ports::{Cluster, Proposer, Reader};
+use onward_statemachine::ports::{Backups, Cluster, Proposer, Reader};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,6 +67,12 @@ pub enum StartError {
     #[error("{path} is damaged", path = .path.display())]
     Damaged {
         /// Which file.
+        path: PathBuf,
+    },
+    /// A restore into it did not come to its end.
+    #[error("a restore into {path} was broken off: delete what is in it, and restore again", path = .path.display())]
+    HalfRestored {
+        /// Which.
         path: PathBuf,
     },
     /// It belongs to another node.
@@ -268,6 +275,11 @@ impl Node {
     /// Looks at the cluster.
     pub fn cluster(&self) -> Arc<dyn Cluster> {
         Arc::new(NodeCluster(self.engine.clone()))
+    }
+
+    /// Takes backups of this node's replica.
+    pub fn backups(&self) -> Arc<dyn Backups> {
+        Arc::new(NodeBackups::new(self.engine.clone()))
     }
 
     /// Which node it is.

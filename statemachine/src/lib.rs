@@ -15,6 +15,7 @@
 //! are read by everyone through an area's queries, and written, by `table::Table`, only in this crate.
 
 pub mod apply;
+pub mod backup;
 mod bytes_field;
 pub mod check;
 pub mod codec;

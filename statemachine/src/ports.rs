@@ -214,3 +214,37 @@ pub trait Cluster: Send + Sync + 'static {
     /// Has the leader make a change, whoever leads, within `deadline_ms`.
     fn change(&self, change: Change, deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>>;
 }
+
+/// Why a backup does not begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// As many as this node takes at a time are under way.
+    #[error("{max} backups of this node are under way, which is the limit; try again when one has ended")]
+    Busy {
+        /// The limit.
+        max: usize,
+    },
+    /// The replica could not be copied.
+    #[error("the state of this node could not be copied: {0}")]
+    Failed(String),
+}
+
+/// A backup under way, in the format of [`crate::backup`]. Dropping it ends it.
+pub trait BackupPieces: Send + 'static {
+    /// The next bytes; `None` after the last, an error where it broke off. Whoever does not ask for a minute is given up.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, String>>>;
+}
+
+/// A backup that has begun.
+pub struct Backup {
+    /// What it is of.
+    pub header: crate::backup::Header,
+    /// Its bytes.
+    pub pieces: Box<dyn BackupPieces>,
+}
+
+/// Takes backups of this node's replica, while it serves.
+pub trait Backups: Send + Sync + 'static {
+    /// Begins a backup of what this node has applied by now.
+    fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>>;
+}

@@ -104,7 +104,8 @@ impl Cluster {
         Cluster::launch(dir, &[], &[])
     }
 
-    fn stop(&mut self) {
+    /// Stops all nodes that still run.
+    pub fn stop(&mut self) {
         signal(self.dev.id(), nix::sys::signal::Signal::SIGTERM);
         let _ = self.dev.wait();
     }
@@ -272,6 +273,11 @@ impl Drop for Cluster {
 pub struct Process(Child);
 
 impl Process {
+    /// A process that ends with this value.
+    pub fn of(child: Child) -> Process {
+        Process(child)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.0.id()

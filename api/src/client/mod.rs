@@ -7,12 +7,14 @@
 //!
 //! Never retries what was refused, and never follows anything but the list of servers that it was given.
 
+mod download;
 mod error;
 mod path;
 mod routes;
 mod send;
 mod stream;
 
+pub use download::Download;
 pub use error::Error;
 pub use reqwest::Url;
 pub use stream::Stream;

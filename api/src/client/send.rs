@@ -95,7 +95,7 @@ impl Call {
 }
 
 /// How one try at one server ended.
-enum Tried {
+pub(super) enum Tried {
     /// With an answer, which is final.
     Answered(Vec<u8>),
     /// With a no, which is final.
@@ -241,7 +241,7 @@ impl Client {
 
 /// What an answer that is not a success means. What is `ours` carries a revision: it says no for a reason, if only as
 /// the text that firmware can show.
-fn judge(server: &str, status: StatusCode, ours: bool, body: &[u8]) -> Tried {
+pub(super) fn judge(server: &str, status: StatusCode, ours: bool, body: &[u8]) -> Tried {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         if ours && status.is_client_error() {
             return Tried::Refused(Box::new(plain(status, body)));

@@ -1,5 +1,6 @@
 //! The routes, by area. Every one is declared in a table ([`Routes`]) with its entry in the OpenAPI document.
 
+mod backup;
 mod catalog;
 mod cluster;
 mod deployments;
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Routes {
         manifest::routes,
         cluster::routes,
         members::routes,
+        backup::routes,
     ];
     areas.into_iter().fold(Routes::new(), |routes, area| area(routes))
 }

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use onward_statemachine::membership::ChangeError;
-use onward_statemachine::ports::{ProposeError, ReadError};
+use onward_statemachine::ports::{BackupError, ProposeError, ReadError};
 use onward_statemachine::{CommandId, Refusal, Revision};
 
 pub use codes::table;
@@ -90,8 +90,12 @@ edge_codes! {
     OVERLOADED = 429 "overloaded";
     /// Too many streams are open.
     STREAMS_EXHAUSTED = 429 "streams_exhausted";
+    /// As many backups as a node takes at a time are under way.
+    BACKUPS_EXHAUSTED = 429 "backups_exhausted";
     /// The command would break every node.
     COMMAND_POISONOUS = 500 "command_poisonous";
+    /// The state of this node could not be copied.
+    BACKUP_FAILED = 500 "backup_failed";
     /// No majority.
     NO_LEADER = 503 "no_leader";
     /// The revision that was asked for has not arrived at this node.
@@ -205,6 +209,16 @@ impl From<ReadError> for Problem {
                 .because("no leader confirmed the read; `?consistency=local` reads are still answered"),
             ReadError::NotApplied { applied, .. } => REVISION_NOT_APPLIED.because(detail).at(applied),
             ReadError::ShuttingDown => SHUTTING_DOWN.because(detail),
+        }
+    }
+}
+
+impl From<BackupError> for Problem {
+    fn from(error: BackupError) -> Self {
+        let detail = error.to_string();
+        match error {
+            BackupError::Busy { .. } => BACKUPS_EXHAUSTED.because(detail),
+            BackupError::Failed(_) => BACKUP_FAILED.because(detail),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The router, driven in-process over a node in memory.
 
 mod areas;
+mod backups;
 mod client;
 mod edges;
 mod manifests;
@@ -66,7 +67,7 @@ impl Site {
 
     fn with(limits: Limits) -> Self {
         let node = Arc::new(SingleNode::new());
-        let mut services = Services::new(node.clone(), node.clone(), node.clone());
+        let mut services = Services::new(node.clone(), node.clone(), node.clone(), node.clone());
         services.limits = limits;
         let router = router(services.clone());
         Site {

@@ -201,7 +201,7 @@ async fn a_stream_rests_after_entries_that_carry_no_command() {
         reads: AtomicUsize::new(0),
     });
     node.apply_blank();
-    let mut services = Services::new(node.clone(), reader.clone(), node.clone());
+    let mut services = Services::new(node.clone(), reader.clone(), node.clone(), node.clone());
     services.limits.progress_ms = 100;
     let request = Request::builder()
         .uri("/v1/events?after=0")

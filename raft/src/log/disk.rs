@@ -2,6 +2,7 @@
 //! RocksDB behind it.
 
 use super::record;
+use crate::state::database::quiet;
 use crate::types::{Entry, LeaderId, LogId, Vote};
 use bytes::Bytes;
 use onward_statemachine::codec;
@@ -106,31 +107,47 @@ pub(crate) struct RocksLog {
     db: DB,
 }
 
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_total_wal_size(128 << 20);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_paranoid_checks(true);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(4);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn families() -> [ColumnFamilyDescriptor; 2] {
+    let mut log = Options::default();
+    log.set_write_buffer_size(32 << 20);
+    log.set_max_write_buffer_number(4);
+    log.set_compression_type(DBCompressionType::None);
+    let mut meta = Options::default();
+    meta.set_write_buffer_size(1 << 20);
+    [
+        ColumnFamilyDescriptor::new(LOG, log),
+        ColumnFamilyDescriptor::new(META, meta),
+    ]
+}
+
 impl RocksLog {
     /// Opens or creates the database.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = Options::default();
+        let mut options = options();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_recycle_log_file_num(4);
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_max_total_wal_size(128 << 20);
-        options.set_track_and_verify_wals_in_manifest(true);
-        options.set_paranoid_checks(true);
-        options.set_max_background_jobs(2);
-        options.set_keep_log_file_num(4);
-        options.set_stats_dump_period_sec(0);
-        let mut log = Options::default();
-        log.set_write_buffer_size(32 << 20);
-        log.set_max_write_buffer_number(4);
-        log.set_compression_type(DBCompressionType::None);
-        let mut meta = Options::default();
-        meta.set_write_buffer_size(1 << 20);
-        let families = [
-            ColumnFamilyDescriptor::new(LOG, log),
-            ColumnFamilyDescriptor::new(META, meta),
-        ];
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(other)?;
+        let db = DB::open_cf_descriptors(&options, path, families()).map_err(other)?;
+        Ok(RocksLog { db })
+    }
+
+    /// Opens the database for reading, and leaves what is there as it is.
+    pub(crate) fn open_frozen(path: &Path) -> io::Result<Self> {
+        let mut options = options();
+        options.set_info_logger(quiet());
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false).map_err(other)?;
         Ok(RocksLog { db })
     }
 

@@ -18,7 +18,7 @@ pub(crate) mod record;
 mod tail;
 #[cfg(test)]
 mod tests;
-mod watermark;
+pub(crate) mod watermark;
 mod writer;
 
 use crate::counters::Counters;
@@ -161,7 +161,11 @@ fn reaches(entries: &[Entry], range: &Range<u64>, whole: bool) -> bool {
     in_order && (count == wanted || (!whole && (1..wanted).contains(&count)))
 }
 
-fn check_watermark(disk: &dyn LogDisk, recovered: &Recovered, mark: Mark) -> Result<(), OpenError> {
+pub(crate) fn check_watermark(
+    disk: &dyn LogDisk,
+    recovered: &Recovered,
+    mark: Mark,
+) -> Result<(), OpenError> {
     let advice = "this node may no longer vote: wipe its data directory and let it join again under a new node id with \
                   `onward serve --join URL`";
     if recovered.last < mark.last {
@@ -197,7 +201,7 @@ fn check_watermark(disk: &dyn LogDisk, recovered: &Recovered, mark: Mark) -> Res
     Ok(())
 }
 
-fn name(id: Option<LogId>) -> String {
+pub(crate) fn name(id: Option<LogId>) -> String {
     id.map_or_else(
         || "nothing".to_owned(),
         |id| {

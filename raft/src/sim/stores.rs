@@ -50,6 +50,10 @@ impl Stores for SimulatedStores {
         let process = self.0.clone();
         Ok(Arc::new(SimulatedState::open(process, self.files(), path)?))
     }
+
+    fn open_frozen(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
+        self.open_state(path)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,13 +10,10 @@ use crate::types::{LogId, StoredMembership};
 use onward_statemachine::{Changes, Fault, Order, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger,
+    LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -33,6 +30,8 @@ const MEMBERSHIP: &[u8] = b"membership";
 /// Values of objects from this size on live in blob files, out of the way of compaction.
 const BLOB_BYTES_MIN: u64 = 4 << 10;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
+/// Of a copy that is read once, from end to end.
+const FROZEN_CACHE_BYTES: usize = 8 << 20;
 
 /// One batch of applied entries.
 pub(crate) struct Batch {
@@ -62,6 +61,16 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn flush(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
     fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
+}
+
+impl dyn StateDisk + '_ {
+    /// Reads one value out of a view that does not change meanwhile.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut read = Some(read);
+        let mut value = None;
+        self.view(&mut |view| value = read.take().map(|read| read(view)));
+        value.expect("a store calls back once for a view")
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,19 +117,15 @@ impl RocksState {
         Ok(RocksState { db })
     }
 
-    /// Reads where the copy in `path` stands, and leaves it as it was.
-    fn inspect(path: &Path) -> io::Result<Standing> {
-        let names = || -> io::Result<BTreeSet<OsString>> {
-            fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
-        };
-        let before = names()?;
-        let db = DB::open_cf_for_read_only(&Options::default(), path, FAMILIES, false).map_err(other)?;
-        let standing = RocksState { db }.standing()?;
-        // Looking leaves a log file behind, which is no part of the state.
-        for name in names()?.difference(&before) {
-            fs::remove_file(path.join(name))?;
-        }
-        Ok(standing)
+    /// Opens the database for reading. Nothing in its directory changes: even its own log goes elsewhere.
+    pub(crate) fn open_frozen(path: &Path) -> io::Result<Self> {
+        let mut options = Options::default();
+        options.set_paranoid_checks(true);
+        options.set_info_logger(quiet());
+        let cache = Cache::new_lru_cache(FROZEN_CACHE_BYTES);
+        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(other)?;
+        Ok(RocksState { db })
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -138,6 +143,11 @@ impl RocksState {
             _ => ROWS,
         })
     }
+}
+
+/// Takes what a database says of itself, and keeps nothing of it: without one it writes a file.
+pub(crate) fn quiet() -> InfoLogger {
+    InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {})
 }
 
 fn family_options(name: &str, cache: &Cache) -> Options {
@@ -213,7 +223,7 @@ impl StateDisk for RocksState {
     fn checkpoint(&self, path: &Path) -> io::Result<Standing> {
         let checkpoint = Checkpoint::new(&self.db).map_err(other)?;
         checkpoint.create_checkpoint(path).map_err(other)?;
-        RocksState::inspect(path)
+        RocksState::open_frozen(path)?.standing()
     }
 }
 

@@ -17,9 +17,12 @@
 //! on to the generation they began with; its directory goes when the last one is done.
 
 pub(crate) mod database;
+mod frozen;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use frozen::Frozen;
 
 use crate::counters::Counters;
 use crate::fault::die;
@@ -167,13 +170,7 @@ impl State {
 
     /// Reads from a consistent view, and leaves a fault to the caller.
     pub(crate) fn try_read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, Fault>) -> Result<T, Fault> {
-        let generation = self.generation();
-        let mut read = Some(read);
-        let mut value = None;
-        generation.disk().view(&mut |view| {
-            value = read.take().map(|read| read(view));
-        });
-        value.expect("a store calls back once for a view")
+        self.generation().disk().read(read)
     }
 
     /// Makes everything applied durable, so that a restart replays nothing.
@@ -300,7 +297,7 @@ impl State {
 }
 
 /// Puts generation `number` in force.
-fn point_at(files: &dyn Files, states: &Path, number: u64) -> io::Result<()> {
+pub(crate) fn point_at(files: &dyn Files, states: &Path, number: u64) -> io::Result<()> {
     files.replace(&states.join("CURRENT"), format!("{number}\n").as_bytes())
 }
 

@@ -107,6 +107,22 @@ impl SnapshotDir {
         })
     }
 
+    /// Whether a file of it has the size and the checksum of the manifest.
+    pub(crate) fn checked(&self, listed: &SnapshotFile) -> io::Result<()> {
+        let file = self.files.open(&self.path.join(&listed.name), Open::Read)?;
+        let (bytes, crc) = (file.length()?, checksum(&*file)?);
+        if bytes != listed.bytes {
+            return Err(invalid(format!(
+                "it has {bytes} bytes, and the manifest says {}",
+                listed.bytes
+            )));
+        }
+        if crc != listed.crc {
+            return Err(invalid("its checksum does not match the manifest"));
+        }
+        Ok(())
+    }
+
     /// Takes the final name away first, durably: what a crash leaves of a directory that is being deleted is not whole.
     fn delete(&self) -> io::Result<()> {
         let root = self.path.parent().unwrap_or(&self.path);

@@ -12,8 +12,8 @@ use crate::command::{Envelope, Outcome};
 use crate::ids::{CommandId, Millis, NodeId, Revision};
 use crate::membership::{Change, ChangeError, ChangeRefusal, Changed};
 use crate::ports::{
-    BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric, Proposal, ProposeError, Proposer,
-    ReadError, Reader, Reading, Role, Stamp,
+    Backup, BackupError, BackupPieces, Backups, BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric,
+    Proposal, ProposeError, Proposer, ReadError, Reader, Reading, Role, Stamp,
 };
 use crate::store::{Fault, MemoryStore, View};
 use crate::txn::Txn;
@@ -221,5 +221,42 @@ impl Cluster for SingleNode {
             Change::Transfer { to: Some(id) } => Ok(Changed::Leads { id }),
             Change::Transfer { to: None } => Err(ChangeRefusal::NoHeir { id: me }.into()),
         }))
+    }
+}
+
+/// A backup in memory, in pieces of a few bytes.
+struct Pieces(std::vec::IntoIter<u8>);
+
+impl BackupPieces for Pieces {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, String>>> {
+        let piece: Vec<u8> = self.0.by_ref().take(100).collect();
+        Box::pin(std::future::ready((!piece.is_empty()).then_some(Ok(piece))))
+    }
+}
+
+impl Backups for SingleNode {
+    fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {
+        let state = self.state();
+        let header = crate::backup::Header {
+            cluster_id: uuid::Uuid::from_u128(1),
+            cluster_name: "single".to_owned(),
+            node: 1,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: state.applied,
+            term: 1,
+            feature_level: 1,
+            log_time_ms: state.now,
+            taken_at_ms: state.now,
+            journal_floor: 0,
+            node_max: 1,
+        };
+        let mut bytes = Vec::new();
+        let mut writer = crate::backup::Writer::new(&header, &mut bytes);
+        for (key, value) in state.store.rows() {
+            writer.row(key, value, &mut bytes);
+        }
+        writer.end(&mut bytes);
+        let pieces = Box::new(Pieces(bytes.into_iter()));
+        Box::pin(std::future::ready(Ok(Backup { header, pieces })))
     }
 }

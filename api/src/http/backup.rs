@@ -1,0 +1,86 @@
+//! `/v1/cluster/backup`: the whole state as a file, streamed while the node serves.
+
+use crate::answer::{Answer, REVISION};
+use crate::app::App;
+use crate::params::Read;
+use crate::request::Params;
+use crate::routes::{Routes, op};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, header};
+use onward_statemachine::ports::BackupPieces;
+use std::io;
+use tokio_util::sync::CancellationToken;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes.tag("cluster").get(
+        "/v1/cluster/backup",
+        backup,
+        op(
+            "cluster_backup",
+            "Streams the whole state as a backup file: every row as of one revision, with checksums. A file without its \
+             trailer was cut",
+        )
+        .query::<Read>()
+        .answer_bytes(),
+    )
+}
+
+async fn backup(State(app): State<App>, Params(read): Params<Read>) -> Answer {
+    app.services.reader.barrier(read.fresh.freshness()).await?;
+    let backup = app.services.backups.take().await?;
+    let sending = Sending {
+        pieces: backup.pieces,
+        shutdown: app.services.shutdown.clone(),
+        broken: false,
+    };
+    let pieces = stream::unfold(sending, |mut sending| async {
+        let piece = sending.next().await?;
+        Some((piece, sending))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    let file = format!(
+        "attachment; filename=\"onward-{}-{}.backup\"",
+        backup.header.cluster_id, backup.header.revision
+    );
+    for (name, value) in [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (REVISION, HeaderValue::from(backup.header.revision)),
+    ] {
+        headers.insert(name, value);
+    }
+    if let Ok(file) = HeaderValue::from_str(&file) {
+        headers.insert(header::CONTENT_DISPOSITION, file);
+    }
+    Ok(response)
+}
+
+/// A backup on its way.
+struct Sending {
+    pieces: Box<dyn BackupPieces>,
+    shutdown: CancellationToken,
+    broken: bool,
+}
+
+impl Sending {
+    /// The next bytes; an error breaks the connection, so that nobody takes what came for the whole.
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if self.broken {
+            return None;
+        }
+        let piece = tokio::select! {
+            piece = self.pieces.next() => piece?.map_err(io::Error::other),
+            () = self.shutdown.cancelled() => Err(io::Error::other("this node is shutting down")),
+        };
+        self.broken = piece.is_err();
+        Some(piece.map(Bytes::from))
+    }
+}

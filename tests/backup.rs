@@ -1,0 +1,587 @@
+//! Backups on real processes: taken under load, restored into a new cluster, damaged, broken off.
+
+use crate::support::{Cluster, ONWARD, PATIENCE, Process, eventually, signal};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Runs the binary, which needs no cluster for it.
+fn onward(arguments: &[&str]) -> Output {
+    Command::new(ONWARD)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+/// Runs the binary with `-o json`; what it says, and whether it exited 0.
+fn json(arguments: &[&str]) -> (Value, bool) {
+    let output = onward(&[arguments, &["-o", "json"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let said = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?} says no JSON: {error}; {stderr}"));
+    (said, output.status.success())
+}
+
+/// Backs a cluster up into `file`.
+fn backup(cluster: &Cluster, file: &Path) -> Value {
+    let said = cluster.ok(&["cluster", "backup", text(file), "-o", "json"]);
+    serde_json::from_str(&said).expect("JSON")
+}
+
+/// Puts a pair, and returns the revision at which it was put.
+fn put(cluster: &Cluster, node: u64, key: &str, value: String) -> u64 {
+    let put = cluster
+        .http
+        .put(format!("{}/v1/kv/{key}", cluster.node(node).http));
+    let answer = put.header("Content-Type", "application/octet-stream").body(value);
+    let answer = answer.send().expect("the node answers");
+    assert!(answer.status().is_success(), "{}", answer.status());
+    let answer: Value = answer.json().expect("JSON");
+    answer["revision"].as_u64().expect("a revision")
+}
+
+/// Some state that takes a while to send, and that no store makes much smaller.
+fn fill(cluster: &Cluster, megabytes: usize) {
+    let mut noise = 1_u64;
+    for number in 0..megabytes {
+        let value = (0..1_000_000).map(|_| {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + (noise >> 58) as u8)
+        });
+        put(cluster, 1, &format!("fill/{number}"), value.collect());
+    }
+}
+
+/// A cluster out of a directory that was restored, its first member and those that joined it.
+struct Restored {
+    http: String,
+    peer: String,
+    _processes: Vec<Process>,
+    _dir: tempfile::TempDir,
+}
+
+/// Ports of members that are started by hand: where `onward dev` does not look, and below those of connections.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let mut listeners = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        *port = listener.local_addr().expect("an address").port();
+        listeners.push(listener);
+    }
+    ports
+}
+
+/// Starts a node in `dir` and waits until it is ready; answers with its HTTP and peer addresses.
+fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, String, String) {
+    let [http, peer, dns, ingress] = free_ports().map(|port: u16| format!("127.0.0.1:{port}"));
+    let log = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(log)
+        .expect("a log");
+    let child = Command::new(ONWARD)
+        .args(["serve", "--exit-with-parent", "--data-dir", text(dir)])
+        .args(["--http-listen", &http, "--peer-listen", &peer])
+        .args(["--dns-listen", &dns, "--ingress-listen", &ingress])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("a node starts");
+    let process = Process::of(child);
+    let http = format!("http://{http}");
+    let client = reqwest::blocking::Client::new();
+    eventually("the node is ready", || {
+        let ready = client.get(format!("{http}/readyz")).send();
+        ready.is_ok_and(|answer| answer.status().is_success())
+    });
+    (process, http, peer)
+}
+
+/// Restores a backup and starts the new cluster of one.
+fn restore(file: &Path, arguments: &[&str]) -> (Value, Restored) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let restore = [&["restore", text(file), "--dir", text(&data)], arguments].concat();
+    let (said, well) = json(&restore);
+    assert!(well, "{said}");
+    let name = said["cluster_name"].as_str().expect("a name").to_owned();
+    let (process, http, peer) = serve(&data, &dir.path().join("log"), &["--cluster", &name]);
+    let restored = Restored {
+        http,
+        peer,
+        _processes: vec![process],
+        _dir: dir,
+    };
+    (said, restored)
+}
+
+impl Restored {
+    fn get(&self, path: &str) -> Value {
+        let answer = reqwest::blocking::get(format!("{}{path}", self.http)).expect("the node answers");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().expect("JSON")
+    }
+
+    /// Every pair under `prefix`: key to value as it travels.
+    fn pairs(&self, prefix: &str) -> BTreeMap<String, Value> {
+        let mut pairs = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("/v1/kv?prefix={prefix}&limit=1000{cursor}"));
+            for pair in page["items"].as_array().expect("items") {
+                pairs.insert(pair["key"].as_str().expect("a key").to_owned(), pair.clone());
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return pairs,
+            }
+        }
+    }
+}
+
+/// Writers under way; each puts numbered values to a few keys of its own.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writers: Vec<std::thread::JoinHandle<Vec<(u64, String, String)>>>,
+}
+
+impl Load {
+    fn start(cluster: &Cluster) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let urls: Vec<String> = cluster.nodes.iter().map(|node| node.http.clone()).collect();
+        let writers = (0..4)
+            .map(|writer| {
+                let (stop, urls, http) = (Arc::clone(&stop), urls.clone(), cluster.http.clone());
+                std::thread::spawn(move || {
+                    let mut puts = Vec::new();
+                    for number in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let key = format!("load/{writer}/{}", number % 17);
+                        let value = format!("{writer}-{number}");
+                        let put = http.put(format!("{}/v1/kv/{key}", urls[number % urls.len()]));
+                        let put = put
+                            .header("Content-Type", "application/octet-stream")
+                            .body(value.clone());
+                        let answer: Value = put.send().expect("the node answers").json().expect("JSON");
+                        puts.push((answer["revision"].as_u64().expect("a revision"), key, value));
+                    }
+                    puts
+                })
+            })
+            .collect();
+        Load { stop, writers }
+    }
+
+    /// All acknowledged puts: revision, key, value.
+    fn end(self) -> Vec<(u64, String, String)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let writers = self.writers.into_iter();
+        writers
+            .flat_map(|writer| writer.join().expect("a writer"))
+            .collect()
+    }
+}
+
+#[test]
+fn a_backup_under_load_is_what_was_there_at_its_revision() {
+    let cluster = Cluster::start(3);
+    let files = tempfile::tempdir().expect("a directory");
+    cluster.ok(&[
+        "service",
+        "register",
+        "web",
+        "web-1",
+        "--address",
+        "10.0.0.7",
+        "--port",
+        "80",
+        "--ttl",
+        "30s",
+    ]);
+    fill(&cluster, 8);
+    let load = Load::start(&cluster);
+    let taken: Vec<(PathBuf, Value)> = (0..4)
+        .map(|number| {
+            let before = put(&cluster, 1, "before", number.to_string());
+            let file = files.path().join(format!("{number}.backup"));
+            let said = backup(&cluster, &file);
+            assert!(
+                said["revision"].as_u64() >= Some(before),
+                "what was acknowledged before is in it: {said}"
+            );
+            (file, said)
+        })
+        .collect();
+    let puts = load.end();
+    for (file, said) in &taken {
+        let (verified, well) = json(&["verify", text(file)]);
+        assert!(well, "{verified}");
+        assert_eq!(verified["state_hash"], said["state_hash"]);
+        assert_eq!(verified["revision"], said["revision"]);
+    }
+    let (file, said) = taken.last().expect("several");
+    let revision = said["revision"].as_u64().expect("a revision");
+    let mut expected: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+    for (at, key, value) in puts.iter().filter(|(at, ..)| *at <= revision) {
+        let newest = expected.entry(key).or_insert((*at, value));
+        *newest = (*newest).max((*at, value));
+    }
+    assert!(!expected.is_empty() && expected.len() < puts.len());
+    let (restored, site) = restore(file, &["--cluster", "other"]);
+    assert_eq!(restored["state_hash"], said["state_hash"]);
+    assert_eq!(restored["from_cluster_id"], said["cluster_id"]);
+    let found = site.pairs("load/");
+    let keys: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(keys, expected.keys().copied().collect::<Vec<_>>());
+    for (key, (at, value)) in expected {
+        let url = format!("{}/v1/kv/{key}", site.http);
+        let raw = reqwest::blocking::Client::new()
+            .get(url)
+            .header("Accept", "application/octet-stream");
+        let raw = raw.send().expect("the node answers").text().expect("text");
+        assert_eq!(raw, value, "{key}");
+        assert_eq!(found[key]["modified"], at, "{key}");
+    }
+    // What it is: a new cluster, a new node, and revisions that go on.
+    let status = site.get("/v1/cluster");
+    assert_ne!(status["cluster_id"], said["cluster_id"]);
+    assert_eq!(status["cluster_id"], restored["cluster_id"]);
+    assert_eq!(status["node"], 4, "no id of the old cluster: {status}");
+    assert!(status["applied"].as_u64() > Some(revision));
+    assert_eq!(site.get("/v1/services/web/instances/web-1")["health"], "passing");
+    a_member_joins(&site, status["applied"].as_u64().expect("a revision"));
+}
+
+/// A second member gets everything by snapshot, and has the same state.
+fn a_member_joins(site: &Restored, applied: u64) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let arguments = ["--cluster", "other", "--join", &site.peer];
+    let (_process, http, _) = serve(&data, &dir.path().join("log"), &arguments);
+    let client = reqwest::blocking::Client::new();
+    let get = |url: String| -> Option<Value> { client.get(url).send().ok()?.json().ok() };
+    eventually("the second member has what the first has", || {
+        let status = get(format!("{http}/v1/cluster"));
+        status
+            .is_some_and(|status| status["applied"].as_u64() > Some(applied) && status["role"] == "follower")
+    });
+    eventually("both have the same hash at the same revision", || {
+        let of = |base: &str| get(format!("{base}/v1/cluster/hash"));
+        match (of(&site.http), of(&http)) {
+            (Some(one), Some(other)) => one["revision"] == other["revision"] && one["hash"] == other["hash"],
+            _ => false,
+        }
+    });
+}
+
+/// The state hash of a quiet cluster is that of its backup, and the directories of its nodes verify.
+#[test]
+fn a_stopped_node_verifies_and_a_running_one_is_left_alone() {
+    let mut cluster = Cluster::start(3);
+    let files = tempfile::tempdir().expect("a directory");
+    for number in 0..50 {
+        put(&cluster, 1, &format!("k/{number}"), "v".to_owned());
+    }
+    let file = files.path().join("quiet.backup");
+    let said = backup(&cluster, &file);
+    let hash = cluster
+        .http
+        .get(format!("{}/v1/cluster/hash?", cluster.node(1).http))
+        .send();
+    let hash: Value = hash.expect("the node answers").json().expect("JSON");
+    assert_eq!(hash["hash"], said["state_hash"]);
+
+    let data = cluster.node(1).dir.join("data");
+    let refused = onward(&["verify", text(&data)]);
+    assert_eq!(refused.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("in use by a running process"), "{stderr}");
+
+    // What a crash leaves is as sound as what a stop leaves.
+    cluster.kill(2);
+    let killed = cluster.node(2).dir.join("data");
+    eventually("the killed node let go of its directory", || {
+        !String::from_utf8_lossy(&onward(&["verify", text(&killed)]).stderr).contains("in use")
+    });
+    let before = listing(&killed);
+    let (verdict, well) = json(&["verify", text(&killed)]);
+    assert!(well, "{verdict}");
+    assert_eq!(listing(&killed), before, "nothing was changed");
+    cluster.stop();
+    for node in &cluster.nodes {
+        let (verdict, well) = json(&["verify", text(&node.dir.join("data"))]);
+        assert!(well, "node {}: {verdict}", node.id);
+        assert_eq!(verdict["node"], node.id);
+    }
+    damaged_directories_are_told(&data);
+}
+
+/// All files below `dir` with their lengths.
+fn listing(dir: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(listing(&path)),
+            false => drop(found.insert(path.clone(), path.metadata().expect("a file").len())),
+        }
+    }
+    found
+}
+
+fn damaged_directories_are_told(data: &Path) {
+    let tables: Vec<PathBuf> = listing(data)
+        .into_keys()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .filter(|path| path.starts_with(data.join("state")))
+        .collect();
+    assert!(!tables.is_empty(), "a node that stopped has flushed its state");
+    let table = tables
+        .iter()
+        .max_by_key(|path| path.metadata().expect("a file").len());
+    let table = table.expect("there are some");
+    let whole = std::fs::read(table).expect("readable");
+    let mut damaged = whole.clone();
+    damaged[20] ^= 0xff;
+    std::fs::write(table, &damaged).expect("writable");
+    let (verdict, well) = json(&["verify", text(data)]);
+    assert!(!well, "{verdict}");
+    let findings = verdict["findings"].as_array().expect("findings");
+    assert!(
+        findings.iter().any(|finding| finding["place"]
+            .as_str()
+            .is_some_and(|place| place.starts_with("state"))),
+        "{verdict}"
+    );
+    std::fs::write(table, &whole).expect("writable");
+    // A log that ends before what it acknowledged.
+    std::fs::remove_dir_all(data.join("log")).expect("there");
+    let (verdict, well) = json(&["verify", text(data)]);
+    assert!(!well && verdict.to_string().contains("log"), "{verdict}");
+}
+
+#[test]
+fn damaged_and_cut_backups_are_refused() {
+    let cluster = Cluster::start(1);
+    let files = tempfile::tempdir().expect("a directory");
+    for number in 0..40 {
+        put(&cluster, 1, &format!("k/{number}"), format!("{number:100}"));
+    }
+    let file = files.path().join("whole.backup");
+    backup(&cluster, &file);
+    let whole = std::fs::read(&file).expect("readable");
+    let wrong = files.path().join("wrong.backup");
+    let target = files.path().join("restored");
+    let refused = |what: &str| {
+        let (verdict, well) = json(&["verify", text(&wrong)]);
+        assert!(!well, "{what}: {verdict}");
+        let restore = onward(&["restore", text(&wrong), "--dir", text(&target)]);
+        assert_eq!(restore.status.code(), Some(1), "{what}");
+        let stderr = String::from_utf8_lossy(&restore.stderr).into_owned();
+        assert!(stderr.contains("wrong.backup"), "{what}: {stderr}");
+        assert!(!target.exists(), "{what}: nothing is left of it");
+        (
+            verdict["findings"][0]["what"]
+                .as_str()
+                .expect("a finding")
+                .to_owned(),
+            stderr,
+        )
+    };
+    for step in 0..24 {
+        let at = step * (whole.len() - 1) / 23;
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (step % 8);
+        std::fs::write(&wrong, &damaged).expect("writable");
+        let (found, said) = refused(&format!("byte {at} flipped"));
+        assert!(
+            ["damaged", "not a backup", "version", "cut off"]
+                .iter()
+                .any(|word| found.contains(word)),
+            "byte {at}: {found}"
+        );
+        assert!(
+            said.contains(&found),
+            "byte {at}: {said} is what verify found: {found}"
+        );
+    }
+    for length in [1, 5, 13, 200, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&wrong, &whole[..length]).expect("writable");
+        let (found, _) = refused(&format!("cut after {length} bytes"));
+        assert!(found.contains("cut off after"), "{length}: {found}");
+    }
+    std::fs::write(&wrong, b"").expect("writable");
+    assert!(refused("empty").0.contains("not a backup"));
+    // A directory that has something in it stays as it is.
+    std::fs::create_dir(&target).expect("a directory");
+    std::fs::write(target.join("mine"), b"mine").expect("writable");
+    let restore = onward(&["restore", text(&file), "--dir", text(&target)]);
+    assert_eq!(restore.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&restore.stderr).contains("`mine`"));
+    assert_eq!(listing(&target).len(), 1);
+}
+
+/// Starts a backup into `file`, and waits until some of it was received.
+fn begin(cluster: &Cluster, file: &Path) -> Option<Child> {
+    let mut child = Command::new(ONWARD)
+        .env("ONWARD_SERVER", &cluster.node(1).http)
+        .args(["cluster", "backup", text(file)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the CLI runs");
+    let part = file.with_extension("backup.part");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if child.try_wait().expect("a child").is_some() {
+            return None;
+        }
+        if part.metadata().is_ok_and(|part| part.len() > 0) {
+            return Some(child);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no backup began in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn a_backup_that_is_broken_off_leaves_no_file() {
+    let cluster = Cluster::start(1);
+    let files = tempfile::tempdir().expect("a directory");
+    fill(&cluster, 48);
+    let file = files.path().join("site.backup");
+    let node = cluster.node(1).clone();
+
+    // The client dies. One that was faster is told by its file, and tried again.
+    let caught = (0..20).any(|_| {
+        let _ = std::fs::remove_file(&file);
+        let Some(mut client) = begin(&cluster, &file) else {
+            return false;
+        };
+        signal(client.id(), Signal::SIGKILL);
+        let status = client.wait().expect("a child");
+        status.signal() == Some(Signal::SIGKILL as i32) && !file.exists()
+    });
+    assert!(caught, "a client that dies leaves no file under the final name");
+    // What it left is in nobody's way, and the server let go of its copy.
+    backup(&cluster, &file);
+    assert_eq!(names(files.path()), ["site.backup"]);
+    let frozen = || {
+        names(&node.dir.join("data/snap"))
+            .into_iter()
+            .any(|name| name.starts_with("frozen"))
+    };
+    eventually("the copy is deleted", || !frozen());
+
+    // The server dies.
+    let mut revived: Option<Process> = None;
+    for _ in 0..20 {
+        let _ = std::fs::remove_file(&file);
+        let Some(client) = begin(&cluster, &file) else {
+            continue;
+        };
+        let pid = revived.as_ref().map_or(node.pid, Process::id);
+        signal(pid, Signal::SIGKILL);
+        let output = client.wait_with_output().expect("a child");
+        eventually("the killed node let go of its directory", || {
+            std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(true, |files| files.count() == 0)
+        });
+        drop(revived.replace(cluster.revive(1)));
+        eventually("a restart deletes the copy", || !frozen());
+        if output.status.success() {
+            continue;
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        assert!(stderr.contains("broke off"), "{stderr}");
+        assert_eq!(
+            names(files.path()),
+            Vec::<String>::new(),
+            "neither the file nor a part of it"
+        );
+        return;
+    }
+    panic!("the server was never killed in the middle");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing() {
+    let cluster = Cluster::start(1);
+    fill(&cluster, 4);
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("site.backup");
+    backup(&cluster, &file);
+    // A disk of its own, smaller than the backup, which nobody else sees.
+    let mount = files.path().join("small");
+    std::fs::create_dir(&mount).expect("a directory");
+    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 77
+        \"$0\" cluster backup \"$1/site.backup\"; echo backup $?; ls -A \"$1\"
+        \"$0\" restore \"$2\" --dir \"$1/data\"; echo restore $?; ls -A \"$1\"";
+    let output = Command::new("unshare")
+        .args([
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            ONWARD,
+            text(&mount),
+            text(&file),
+        ])
+        .env("ONWARD_SERVER", cluster.servers())
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare runs");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert_eq!(stdout, "backup 1\nrestore 1\n", "{stderr}");
+    for said in ["nothing was backed up", "nothing was restored"] {
+        let line = stderr.lines().find(|line| line.contains(said));
+        assert!(
+            line.is_some_and(|line| line.contains("No space left on device")),
+            "{stderr}"
+        );
+    }
+    put(&cluster, 1, "after", "the node serves on".to_owned());
+}
