@@ -29,7 +29,7 @@ const SMOKE: [(&str, &[&str]); 3] = [
 ];
 
 /// For the night: every workload meets each of these, and between them they are all that there is.
-const NIGHTLY: [&[&str]; 8] = [
+const NIGHTLY: [&[&str]; 9] = [
     &["kill", "partition"],
     &["pause", "slow"],
     &["clock", "restart"],
@@ -38,6 +38,7 @@ const NIGHTLY: [&[&str]; 8] = [
     &["power", "unsynced", "torn"],
     &["eio", "slow-disk"],
     &["full", "bitflip"],
+    &["member", "transfer"],
 ];
 
 /// The combinations of the small matrix.

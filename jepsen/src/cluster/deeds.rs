@@ -242,6 +242,12 @@ impl Cluster {
             !self.is_up(id).await?,
             "node {id} runs: its disk is not wiped under it"
         );
+        let last = self.slot(id).await.member;
+        self.begin_anew(id, Some(last)).await
+    }
+
+    /// Wipes a node that does not run, and starts it as a new member, in the place of one if that is given.
+    pub(super) async fn begin_anew(&self, id: u64, replaces: Option<u64>) -> anyhow::Result<()> {
         let through = self.through(id).await?;
         let data = self.node(id).dir.join("data");
         leftovers::end(&data);
@@ -258,11 +264,7 @@ impl Cluster {
         }
         {
             let mut slot = self.slot(id).await;
-            let last = slot.member;
-            slot.membership = Membership::Joins {
-                through,
-                replaces: Some(last),
-            };
+            slot.membership = Membership::Joins { through, replaces };
         }
         self.start_node(id).await
     }

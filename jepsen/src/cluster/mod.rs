@@ -11,10 +11,11 @@ mod clock;
 mod config;
 mod deeds;
 mod leftovers;
+mod members;
 mod process;
 mod view;
 
-pub use ask::{Member, Status};
+pub use ask::{Asked, Member, Status};
 pub use clock::Skew;
 pub use view::last_words;
 

@@ -34,6 +34,8 @@ pub struct Campaign<'a> {
     pub(super) damaged: BTreeSet<u64>,
     /// Nodes who may stop by themselves: their disks have failed.
     pub(super) excused: BTreeSet<u64>,
+    /// Nodes who may stop because they are no members any more.
+    pub(super) leaving: BTreeSet<u64>,
     /// Whom each strike that is not over struck, by what it was drawn from.
     struck: BTreeMap<u64, Vec<u64>>,
     outcome: Outcome,
@@ -50,6 +52,7 @@ impl<'a> Campaign<'a> {
             losses: BTreeSet::new(),
             damaged: BTreeSet::new(),
             excused: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             struck: BTreeMap::new(),
             outcome: Outcome::default(),
         }
@@ -184,11 +187,15 @@ impl<'a> Campaign<'a> {
             Err(error) => return self.outcome.failures.push(format!("{error:#}")),
         };
         for id in fallen {
-            if self.ongoing.iter().any(|(.., ongoing)| ongoing.fails_disk(id)) {
+            let meanwhile =
+                |(.., ongoing): &(_, _, Ongoing)| ongoing.fails_disk(id) || ongoing.keeps_away(id);
+            if self.ongoing.iter().any(meanwhile) {
                 continue;
             }
             let raised = if self.damaged.contains(&id) {
                 self.replace_damaged(id).await
+            } else if self.has_left(id) {
+                self.rejoin(id).await
             } else {
                 if !self.excused.contains(&id) && !self.losses.contains(&id) {
                     let words = last_words(self.cluster.node(id));

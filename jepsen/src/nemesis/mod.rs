@@ -8,6 +8,7 @@
 
 mod campaign;
 mod disks;
+mod members;
 mod outcome;
 mod partition;
 mod plan;
@@ -17,7 +18,7 @@ mod target;
 pub use campaign::Campaign;
 pub use outcome::Outcome;
 pub use partition::Shape;
-pub use plan::{Fault, Hold, Media, Plan, Stream, Strike, Time, compose, plan};
+pub use plan::{Fault, Heir, Hold, Media, Plan, Stream, Strike, Time, compose, plan};
 pub use target::Target;
 
 use crate::cluster::Fittings;
@@ -64,11 +65,15 @@ pub enum Kind {
     SlowDisk,
     /// Bits are flipped on the disks of a minority.
     Bitflip,
+    /// A member leaves the cluster, and later another one joins in its place.
+    Member,
+    /// Leadership is handed over by request.
+    Transfer,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Restart,
@@ -86,6 +91,8 @@ impl Kind {
         Kind::Full,
         Kind::SlowDisk,
         Kind::Bitflip,
+        Kind::Member,
+        Kind::Transfer,
     ];
     const DISK: [Kind; 6] = [
         Kind::Unsynced,
@@ -116,6 +123,8 @@ impl Kind {
             Kind::Full => "full",
             Kind::SlowDisk => "slow-disk",
             Kind::Bitflip => "bitflip",
+            Kind::Member => "member",
+            Kind::Transfer => "transfer",
         }
     }
 
@@ -139,6 +148,8 @@ impl Kind {
             Kind::Full => "disks are full",
             Kind::SlowDisk => "syncs, reads and writes take long",
             Kind::Bitflip => "bits are flipped on the disks of a minority",
+            Kind::Member => "a member leaves, stops by itself, and seconds later a new one joins",
+            Kind::Transfer => "leadership is handed over by request",
         }
     }
 

@@ -75,6 +75,19 @@ pub enum Fault {
     Disk(Target, Media),
     /// See [`Kind::Bitflip`]: how many.
     Bitflip(usize),
+    /// See [`Kind::Member`].
+    Member(Target),
+    /// See [`Kind::Transfer`].
+    Transfer(Heir),
+}
+
+/// To whom leadership is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heir {
+    /// To whom the leader finds best.
+    Best,
+    /// To a node that is named.
+    Named,
 }
 
 /// What is wrong with a disk.
@@ -166,6 +179,8 @@ impl Fault {
             Fault::Disk(_, Media::Full(_)) => Kind::Full,
             Fault::Disk(_, Media::Slow { .. }) => Kind::SlowDisk,
             Fault::Bitflip(_) => Kind::Bitflip,
+            Fault::Member(_) => Kind::Member,
+            Fault::Transfer(_) => Kind::Transfer,
         }
     }
 }
@@ -253,6 +268,8 @@ fn fault(kind: Kind, rng: &mut ChaCha8Rng) -> Fault {
             )
         }
         Kind::Bitflip => Fault::Bitflip(one_of(rng, &[1, 8, 64])),
+        Kind::Member => Fault::Member(one_of(rng, &[Target::Leader, Target::Follower])),
+        Kind::Transfer => Fault::Transfer(one_of(rng, &[Heir::Best, Heir::Named])),
     }
 }
 
@@ -350,6 +367,9 @@ impl fmt::Display for Fault {
             Fault::PowerLoss(target, loss) => write!(f, "{target} at once, leaving {}", left(loss)),
             Fault::Disk(target, media) => write!(f, "{media} on {target}"),
             Fault::Bitflip(count) => write!(f, "{count} on one disk"),
+            Fault::Member(target) => write!(f, "{target} leaves"),
+            Fault::Transfer(Heir::Best) => write!(f, "to whom the leader finds best"),
+            Fault::Transfer(Heir::Named) => write!(f, "to a follower that is named"),
         }
     }
 }

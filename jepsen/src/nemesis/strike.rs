@@ -67,12 +67,19 @@ pub(super) enum Ongoing {
     Upgraded,
     /// These have disks that fail.
     FailingDisks(Vec<u64>),
+    /// This one is no member, or may be none.
+    Gone(u64),
 }
 
 impl Ongoing {
     /// Whether the disk of this node fails meanwhile.
     pub(super) fn fails_disk(&self, id: u64) -> bool {
         matches!(self, Ongoing::FailingDisks(nodes) if nodes.contains(&id))
+    }
+
+    /// Whether this node stays away meanwhile.
+    pub(super) fn keeps_away(&self, id: u64) -> bool {
+        matches!(self, Ongoing::Gone(gone) if *gone == id)
     }
 
     /// What has to be done all the time.
@@ -97,11 +104,13 @@ impl Campaign<'_> {
             Fault::Rolling => self.upgrade(strike).await,
             Fault::Snapshot(hold) => self.hold_back(hold, &mut rng).await,
             Fault::Bitflip(count) => self.flip(strike, count, &mut rng).await,
+            Fault::Transfer(heir) => self.transfer(strike, heir, &mut rng).await,
             Fault::Kill(target)
             | Fault::Pause(target)
             | Fault::Restart(target)
             | Fault::Power(target)
             | Fault::Replace(target)
+            | Fault::Member(target)
             | Fault::Slow(target, _)
             | Fault::Lossy(target, _)
             | Fault::Clock(target, _)
@@ -159,6 +168,7 @@ impl Campaign<'_> {
             }
             Fault::Clock(_, time) => self.set_clocks(strike, time, nodes, what).await,
             Fault::Replace(_) => self.replace(strike, nodes[0]).await,
+            Fault::Member(_) => self.remove(strike, nodes[0]).await,
             Fault::PowerLoss(_, loss) => self.power_loss(strike, loss, nodes).await,
             Fault::Disk(_, media) => self.fail_disks(strike, media, nodes).await,
             _ => {
@@ -331,6 +341,11 @@ impl Campaign<'_> {
                 self.record_end(strike, strike.fault.to_string());
                 Ok(())
             }
+            Ongoing::Gone(id) => {
+                let what = self.bring_back(id).await?;
+                self.record_end(strike, what);
+                Ok(())
+            }
             ongoing => {
                 take_back(self.cluster, ongoing).await?;
                 self.record_end(strike, strike.fault.to_string());
@@ -391,7 +406,11 @@ async fn take_back(cluster: &Cluster, ongoing: Ongoing) -> anyhow::Result<()> {
             }
         }
         // Taken back in ways of their own.
-        Ongoing::Over | Ongoing::Held { .. } | Ongoing::Upgraded | Ongoing::FailingDisks(_) => {}
+        Ongoing::Over
+        | Ongoing::Held { .. }
+        | Ongoing::Upgraded
+        | Ongoing::FailingDisks(_)
+        | Ongoing::Gone(_) => {}
     }
     Ok(())
 }

@@ -162,6 +162,26 @@ async fn processes_are_struck_and_come_back() {
 }
 
 #[tokio::test]
+async fn members_leave_join_and_hand_over() {
+    let faults = [
+        Fault::Transfer(Heir::Best),
+        Fault::Member(Target::Leader),
+        Fault::Transfer(Heir::Named),
+        Fault::Member(Target::Follower),
+    ];
+    for isolation in [Isolation::Namespaces, Isolation::Loopback] {
+        if let Some((dir, cluster)) = cluster(isolation, 3, fittings(&[], 0)).await {
+            carry_out(&cluster, dir.path(), &in_a_row(&faults, 3 * SECOND)).await;
+            let members = cluster.status(1).await.expect("answers").members;
+            assert_eq!(members.len(), 3, "{members:?}");
+            let newest = members.iter().map(|member| member.id).max();
+            assert!(newest > Some(4), "two have joined: {members:?}");
+            assert!(members.iter().all(|member| member.voter), "{members:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_finds_nobody_to_strike_is_tried_again() {
     let (dir, cluster) = cluster(Isolation::Loopback, 3, fittings(&[], 0))
         .await
