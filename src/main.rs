@@ -99,7 +99,12 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");
-                ExitCode::FAILURE
+                match error.downcast_ref() {
+                    Some(onward_raft::StartError::Diverged { .. }) => {
+                        ExitCode::from(onward_raft::DIVERGED_EXIT_CODE)
+                    }
+                    _ => ExitCode::FAILURE,
+                }
             }
         }
     })

@@ -3,6 +3,7 @@
 mod backup;
 mod bad_input;
 mod deployments;
+mod divergence;
 mod failover;
 mod machines;
 mod members;

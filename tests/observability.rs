@@ -2,7 +2,7 @@
 //! that asks for nothing that is not there.
 
 use crate::support::{Cluster, Node, eventually};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The filter that shows the way of each write, and nothing of the engine below.
 const FOLLOWED: &str = "info,openraft=error,onward_api=debug,onward_raft=debug";
@@ -24,17 +24,6 @@ fn says(lines: &[serde_json::Value], message: &str) -> bool {
 fn spans(line: &serde_json::Value) -> Vec<&str> {
     let spans = line["spans"].as_array().map(Vec::as_slice).unwrap_or_default();
     spans.iter().filter_map(|span| span["name"].as_str()).collect()
-}
-
-/// All series of a node: name, with its labels, to value.
-fn metrics(cluster: &Cluster, node: &Node) -> BTreeMap<String, f64> {
-    let answer = cluster.http.get(format!("{}/metrics", node.http)).send();
-    let text = answer.expect("a node answers").text().expect("text");
-    let series = text.lines().filter(|line| !line.starts_with('#'));
-    let pairs = series.map(|line| line.rsplit_once(' ').expect("a name and a value"));
-    pairs
-        .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
-        .collect()
 }
 
 /// `PUT` on a follower with a known id, in logs of JSON: the request, the forwarding, the leader's part and the applying
@@ -84,19 +73,19 @@ fn each_step_of_a_write_is_counted() {
         cluster.ok(&["kv", "put", &format!("counted/{number}"), "x"]);
     }
     let on_leader = |step: &str| format!("onward_raft_write_step_seconds_count{{step=\"{step}\"}}");
-    let seen = metrics(&cluster, cluster.node(leader));
+    let seen = cluster.metrics(cluster.node(leader));
     for step in ["queue", "append", "sync", "replicate", "apply"] {
         assert!(seen[&on_leader(step)] >= 20.0, "{step}: {seen:?}");
     }
     let replies: f64 = cluster
         .nodes
         .iter()
-        .map(|node| metrics(&cluster, node)["onward_raft_proposal_seconds_count"])
+        .map(|node| cluster.metrics(node)["onward_raft_proposal_seconds_count"])
         .sum();
     assert!(replies >= 20.0);
     for follower in cluster.others(leader) {
         eventually("followers sync and apply too, and propose nothing", || {
-            let seen = metrics(&cluster, follower);
+            let seen = cluster.metrics(follower);
             ["append", "sync", "replicate", "apply"]
                 .iter()
                 .all(|step| seen[&on_leader(step)] >= 20.0)
@@ -143,7 +132,7 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
     let there: BTreeSet<String> = cluster
         .nodes
         .iter()
-        .flat_map(|node| metrics(&cluster, node).into_keys())
+        .flat_map(|node| cluster.metrics(node).into_keys())
         .map(|series| series.split('{').next().unwrap_or_default().to_owned())
         .collect();
     for query in &asked {

@@ -1,6 +1,6 @@
 //! More than a node takes: what is over the limit is turned away at once, says when to come back, and is not done.
 
-use crate::support::{Cluster, PATIENCE, eventually};
+use crate::support::{Cluster, PATIENCE};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -20,11 +20,7 @@ fn what_is_over_the_limit_is_turned_away_and_not_done() {
         .insert("proposals_max".to_owned(), 2.into());
     std::fs::write(&file, toml::to_string(&table).expect("TOML")).expect("writable");
     cluster.kill(1);
-    // It stays a zombie until `onward dev` ends, but lets go of its files.
-    let files = format!("/proc/{}/fd", node.pid);
-    eventually("the killed node let go of its directory", || {
-        std::fs::read_dir(&files).map_or(true, |files| files.count() == 0)
-    });
+    cluster.wait_for_files(1);
     let _revived = cluster.revive(1);
 
     let (turned_away, done) = (AtomicUsize::new(0), AtomicBool::new(false));

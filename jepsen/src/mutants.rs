@@ -95,6 +95,7 @@ pub const HUNTS: &[Hunt] = &[
         &["machines", "placements", "log-index"],
     ),
     run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["effects"]),
+    simulate(Mutant::StateBitFlip, &["state-hash"]),
 ];
 
 /// Seeds that the simulator is given at a time.

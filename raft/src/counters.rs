@@ -29,6 +29,10 @@ pub(crate) struct Counters {
     elections: AtomicU64,
     stood_in: AtomicU64,
     pub(crate) elections_won: AtomicU64,
+    pub(crate) hash_checks: AtomicU64,
+    pub(crate) hash_agreed_revision: AtomicU64,
+    pub(crate) hash_odd_members: AtomicU64,
+    pub(crate) hash_disputed: AtomicU64,
     pub(crate) steps: Steps,
     /// From the proposal of a caller of this node to its outcome.
     pub(crate) proposing: Histogram,

@@ -9,6 +9,7 @@ use crate::log::LogStore;
 use crate::member::Standing;
 use crate::peer::Peers;
 use crate::read::Rounds;
+use crate::report::Reports;
 use crate::runtime::{Tasks, watch};
 use crate::state::{State, StateStore};
 use crate::trust::Trust;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,6 +54,9 @@ pub(crate) struct Engine {
     pub(crate) snapshots: SnapshotPolicy,
     pub(crate) limits: Limits,
     pub(crate) rounds: Rounds,
+    pub(crate) reports: Reports,
+    /// Told when there is something for the leader to settle.
+    pub(crate) judge: Notify,
     pub(crate) trust: Trust,
     pub(crate) standing: Standing,
     /// Held while this leader changes the membership: one step at a time.
@@ -94,6 +99,8 @@ impl Engine {
             snapshots: parts.snapshots,
             limits: parts.limits,
             rounds: Rounds::default(),
+            reports: Reports::default(),
+            judge: Notify::new(),
             trust: parts.trust,
             standing: parts.standing,
             changing: tokio::sync::Mutex::default(),

@@ -15,6 +15,17 @@ pub(crate) fn die(what: &'static str, error: impl Display) -> ! {
     std::process::abort()
 }
 
+/// The exit code of a node that stopped, or does not start, because its state is not the others' (`EX_DATAERR`).
+pub const DIVERGED_EXIT_CODE: u8 = 65;
+
+/// Logs and ends the process of a node that must not come back; a simulated one ends alone.
+pub(crate) fn leave(what: &str, advice: &'static str) -> ! {
+    tracing::error!(what, "this node stops for good; {advice}");
+    #[cfg(feature = "simulation")]
+    crate::sim::process::die("left", &what);
+    std::process::exit(DIVERGED_EXIT_CODE.into())
+}
+
 /// What to do about an error of the disk, to put behind it; empty where nothing better than the error is known.
 ///
 /// Told by the words of the operating system and of RocksDB, which is all that comes through RocksDB's interface.

@@ -14,6 +14,7 @@
 //! # What it never does
 //! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.
 
+mod agreement;
 mod backup;
 mod clock;
 mod config;
@@ -31,6 +32,7 @@ mod node;
 mod peer;
 mod propose;
 mod read;
+mod report;
 mod runtime;
 #[cfg(feature = "simulation")]
 pub mod sim;
@@ -44,6 +46,7 @@ mod types;
 pub use backup::restore::{Restore, RestoreError, Restored, restore};
 pub use backup::verify::{Finding, Looked, Verdict, VerifyError, verify};
 pub use config::{Config, InitialMember, Join, Limits, SnapshotPolicy, Timings};
+pub use fault::DIVERGED_EXIT_CODE;
 pub use identity::node_of;
 pub use member::Removal;
 pub use node::{Node, StartError};

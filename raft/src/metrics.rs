@@ -99,6 +99,16 @@ fn counted(engine: &Engine) -> Vec<Metric> {
             &counters.elections_won,
         ),
         (
+            "onward_raft_state_hash_checks_total",
+            "Marks at which this node had the state of the majority.",
+            &counters.hash_checks,
+        ),
+        (
+            "onward_raft_state_hash_odd_members_total",
+            "Members that this node, as the leader, found with another state than the majority's.",
+            &counters.hash_odd_members,
+        ),
+        (
             "onward_raft_peer_connections_total",
             "Connections opened to peers.",
             &counters.peer_connections,
@@ -173,6 +183,16 @@ fn standing(engine: &Engine, status: &ClusterStatus) -> Vec<Metric> {
             "onward_raft_leader_age_ms",
             "How long ago a leader was heard.",
             engine.age_ms(),
+        ),
+        (
+            "onward_raft_state_hash_agreed_revision",
+            "The last mark at which this node had the state of the majority.",
+            counters.hash_agreed_revision.load(Relaxed),
+        ),
+        (
+            "onward_raft_state_hash_disputed",
+            "1 on a leader whose members hold different states without a majority for one.",
+            counters.hash_disputed.load(Relaxed),
         ),
         (
             "onward_raft_clock_offset_ms",

@@ -1,12 +1,13 @@
 //! The life of a node: start, join, shut down.
 
+use crate::agreement;
 use crate::backup::take::NodeBackups;
 use crate::clock::ClusterClock;
 use crate::config::{Config, raft_config};
 use crate::counters::Counters;
 use crate::engine::{Engine, Parts, Raft};
 use crate::fault::hint;
-use crate::files::Lock;
+use crate::files::{Files, Lock};
 use crate::host::Host;
 use crate::identity;
 use crate::log::{LogStore, OpenError};
@@ -26,7 +27,7 @@ use onward_statemachine::NodeId;
 use onward_statemachine::ports::{Backups, Cluster, Proposer, Reader};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -52,6 +53,14 @@ pub enum StartError {
     Locked {
         /// Which.
         path: PathBuf,
+    },
+    /// Its state was not the others'.
+    #[error("{path} says: {note}", path = .path.display())]
+    Diverged {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        note: String,
     },
     /// It was written by a later release.
     #[error("data directory {path} has format {found}; this release reads up to {known}: upgrade it", path = .path.display())]
@@ -185,6 +194,7 @@ impl Node {
         let timings = |error: openraft::ConfigError| StartError::Timings(error.to_string());
         raft_config(&config, true).map_err(timings)?;
         let lock = identity::lock(&*host.files, &config.data_dir)?;
+        agreed_so_far(&*host.files, &config.data_dir)?;
         let listener = listen(&mut config, &host).await?;
         let peer_address = listener.local_address().map_err(|error| StartError::Listen {
             address: config.peer_listen.clone(),
@@ -251,6 +261,8 @@ impl Node {
         tasks.spawn(server::serve(engine.clone(), listener));
         tasks.spawn(engine.clone().follow_leadership());
         tasks.spawn(engine.clone().watch_log());
+        tasks.spawn(engine.clone().keep_reporting());
+        tasks.spawn(engine.clone().keep_agreement());
         tasks.spawn(engine.clone().keep_clock());
         tasks.spawn(engine.clone().settle_voters());
         tasks.spawn(engine.clone().watch_standing());
@@ -362,6 +374,21 @@ impl Node {
             }
             Err(error) => tracing::error!(%error, "the stores could not be closed"),
         }
+    }
+}
+
+/// Refuses a directory whose state was found to be another than the majority's.
+fn agreed_so_far(files: &dyn Files, dir: &Path) -> Result<(), StartError> {
+    match agreement::note(files, dir) {
+        Ok(None) => Ok(()),
+        Ok(Some(note)) => Err(StartError::Diverged {
+            path: dir.join(agreement::NOTE),
+            note: note.trim_end().to_owned(),
+        }),
+        Err(error) => Err(StartError::Io {
+            path: dir.join(agreement::NOTE),
+            error,
+        }),
     }
 }
 

@@ -181,7 +181,11 @@ impl Engine {
     }
 
     /// Follows one proposal to its end, under a span that names its command on this node.
-    async fn propose_timed(&self, mut proposal: Proposal, deadline_ms: u64) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose_timed(
+        &self,
+        mut proposal: Proposal,
+        deadline_ms: u64,
+    ) -> Result<Outcome, ProposeError> {
         let begun = Instant::now();
         let id = *proposal.command_id.get_or_insert_with(|| self.new_command_id());
         let span = tracing::debug_span!("propose", command_id = %id);

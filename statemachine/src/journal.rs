@@ -41,6 +41,11 @@ pub(crate) fn append(txn: &mut Txn<'_>, revision: Revision, record: &Record) {
     JOURNAL.put(txn, &revision.0, record);
 }
 
+/// What the entry at `revision` added, as it is stored.
+pub(crate) fn written<'t>(txn: &'t Txn<'_>, revision: Revision) -> Option<(Vec<u8>, &'t [u8])> {
+    JOURNAL.written(txn, &revision.0)
+}
+
 /// One page of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {

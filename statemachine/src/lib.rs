@@ -21,6 +21,7 @@ pub mod check;
 pub mod codec;
 mod command;
 pub mod deployments;
+pub mod digest;
 pub mod dump;
 pub mod hash;
 mod ids;

@@ -31,11 +31,13 @@ pub enum Mutant {
     IpamNotUnique,
     /// A rollout's start is done again when it is asked for again.
     RolloutStepRepeated,
+    /// A node writes other values than it decided on.
+    StateBitFlip,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 10] = [
+    pub const ALL: [Mutant; 11] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -46,6 +48,7 @@ impl Mutant {
         Mutant::LostWatch,
         Mutant::IpamNotUnique,
         Mutant::RolloutStepRepeated,
+        Mutant::StateBitFlip,
     ];
 
     /// Its name on command lines and in tables.
@@ -61,6 +64,7 @@ impl Mutant {
             Mutant::LostWatch => "lost-watch",
             Mutant::IpamNotUnique => "ipam-not-unique",
             Mutant::RolloutStepRepeated => "rollout-step-repeated",
+            Mutant::StateBitFlip => "state-bit-flip",
         }
     }
 

@@ -44,6 +44,11 @@ pub(crate) fn keep(txn: &mut Txn<'_>, id: CommandId, outcome: &Outcome) {
     REPLIES.put(txn, &id.0.as_u128(), outcome);
 }
 
+/// The reply that is new in `txn`, as it is stored.
+pub(crate) fn written<'t>(txn: &'t Txn<'_>, id: CommandId) -> Option<(Vec<u8>, &'t [u8])> {
+    REPLIES.written(txn, &id.0.as_u128())
+}
+
 /// Lets go of rows that [`check`] would refuse anyway, once for each second of log time.
 pub(crate) fn sweep(txn: &mut Txn<'_>, clock: &mut Clock) -> Result<(), Fault> {
     let bound = Millis(clock.now.0.saturating_sub(WINDOW_MS) / 1000 * 1000);

@@ -3,6 +3,7 @@
 //! Owns the `sys` table. Never holds anything of a domain.
 
 use crate::command::{self, Accepted, Context, Decision, Stop};
+use crate::digest::HashValue;
 use crate::dump::{Describe, Row};
 use crate::ids::{Millis, NodeId, Revision};
 use crate::keys;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// The highest feature level that this build can apply. New behaviour of a `decide` rides on a higher level, so that
 /// all nodes of a cluster with mixed versions decide alike.
-pub const FEATURE_LEVEL_MAX: u32 = 1;
+pub const FEATURE_LEVEL_MAX: u32 = 3;
 
 /// The machinery's state, one row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +106,21 @@ pub enum Command {
         /// The highest id in the membership, which the machinery does not see.
         above: NodeId,
     },
+    /// Changes nothing: at this revision every node takes the hash of its state, to compare it with the others'. From
+    /// level [`crate::digest::FEATURE_LEVEL`] on.
+    MarkState {
+        /// What a majority of the members had at an earlier mark.
+        agreed: Option<Mark>,
+    },
+}
+
+/// The hash of the state at a marked revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The revision of the mark.
+    pub at: Revision,
+    /// The hash there.
+    pub hash: HashValue,
 }
 
 /// What a demand on the machinery tells its caller.
@@ -207,6 +223,7 @@ pub fn decide(view: &dyn View, ctx: &Context, command: &Command) -> Decision<Eve
             }
             Ok(Accepted::event(Event::JournalCompacted { below }))
         }
+        Command::MarkState { .. } => Ok(Accepted::unchanged()),
         Command::AllocateNodeId { above } => {
             let given = NODE_IDS.get(view, &NODE_IDS_KEY)?.unwrap_or_default().last;
             let id = NodeId(given.max(above).0 + 1);

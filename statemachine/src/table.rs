@@ -51,6 +51,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(view.get(&self.key(key))?.is_some())
     }
 
+    /// The row that `txn` wrote at `key`, as it is stored, with its whole key.
+    pub(crate) fn written<'t>(&self, txn: &'t Txn<'_>, key: &K) -> Option<(Vec<u8>, &'t [u8])> {
+        let key = self.key(key);
+        let row = txn.written(&key)?;
+        Some((key, row))
+    }
+
     pub(crate) fn put(&self, txn: &mut Txn<'_>, key: &K, row: &V) {
         txn.put(self.key(key), codec::encode(row));
     }

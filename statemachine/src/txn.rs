@@ -24,6 +24,11 @@ impl<'a> Txn<'a> {
         self.changes
     }
 
+    /// The value that was written at `key` by this overlay.
+    pub(crate) fn written(&self, key: &[u8]) -> Option<&[u8]> {
+        self.changes.get(key)?.as_deref()
+    }
+
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.changes.insert(key, Some(value));
     }

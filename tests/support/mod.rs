@@ -148,18 +148,31 @@ impl Cluster {
 
     /// Starts a killed node again, by its own configuration, outside of `onward dev`.
     pub fn revive(&self, id: u64) -> Process {
-        self.serve(self.node(id), &[])
+        self.revive_with(id, &[])
+    }
+
+    /// As [`Cluster::revive`], with these variables in its environment.
+    pub fn revive_with(&self, id: u64, environment: &[(&str, &str)]) -> Process {
+        self.serve(self.node(id), &[], environment)
+    }
+
+    /// Waits until a killed node has let go of its files: it stays a zombie until `onward dev` ends.
+    pub fn wait_for_files(&self, id: u64) {
+        let files = format!("/proc/{}/fd", self.node(id).pid);
+        eventually("the killed node let go of its directory", || {
+            std::fs::read_dir(&files).map_or(true, |files| files.count() == 0)
+        });
     }
 
     /// Wipes the directory of a killed node, and starts a fresh one with its addresses in its place.
     pub fn replace(&self, lost: &Node, through: &Node) -> Process {
         std::fs::remove_dir_all(lost.dir.join("data")).expect("the lost directory");
         let id = lost.id.to_string();
-        self.serve(lost, &["--join", &through.peer, "--replaces", &id])
+        self.serve(lost, &["--join", &through.peer, "--replaces", &id], &[])
     }
 
-    fn serve(&self, node: &Node, arguments: &[&str]) -> Process {
-        let process = self.spawn(node, arguments);
+    fn serve(&self, node: &Node, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let process = self.spawn_with(node, arguments, environment);
         let url = format!("{}/readyz", node.http);
         eventually("the node is ready", || {
             self.http
@@ -172,6 +185,10 @@ impl Cluster {
 
     /// Starts a node by its own configuration and these flags, outside of `onward dev`, and waits for nothing.
     pub fn spawn(&self, node: &Node, arguments: &[&str]) -> Process {
+        self.spawn_with(node, arguments, &[])
+    }
+
+    fn spawn_with(&self, node: &Node, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -181,6 +198,7 @@ impl Cluster {
             .args(["serve", "--config"])
             .arg(node.dir.join("onward.toml"))
             .args(arguments)
+            .envs(environment.iter().copied())
             .arg("--exit-with-parent")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -219,6 +237,22 @@ impl Cluster {
             .ok()?
             .json()
             .ok()
+    }
+
+    /// All series of a node: the name, with its labels, to the value. Empty where it does not answer.
+    pub fn metrics(&self, node: &Node) -> BTreeMap<String, f64> {
+        let answer = self.http.get(format!("{}/metrics", node.http)).send();
+        let text = answer.and_then(|answer| answer.text()).unwrap_or_default();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = series.map(|line| line.rsplit_once(' ').expect("a name and a value"));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+            .collect()
+    }
+
+    /// One of them; 0 where it is not there.
+    pub fn metric(&self, node: &Node, series: &str) -> f64 {
+        self.metrics(node).get(series).copied().unwrap_or(0.0)
     }
 
     /// Every pair under `prefix` as this node has it: key to (version, value).

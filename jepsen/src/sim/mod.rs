@@ -129,6 +129,7 @@ async fn play(world: &World, plan: Plan) -> Played {
         .read_all()
         .await;
     let finals = finals(&site, &mut verdicts).await;
+    verdicts.push(same_state(&site));
     verdicts.push(no_complaints(&site));
     Played {
         told: ledger.take(),
@@ -137,6 +138,26 @@ async fn play(world: &World, plan: Plan) -> Played {
         struck,
         records: site.take_records(),
     }
+}
+
+/// Whether no node was stopped because its state was not that of the majority.
+fn same_state(site: &Site) -> Verdict {
+    let odd = |seat: &Arc<Seat>| {
+        let cause = seat.machine.cause()?;
+        let found = cause.contains("is not that of the majority");
+        found.then(|| format!("machine {}: {cause}", seat.machine.id()))
+    };
+    let found: Vec<String> = site.seats().iter().filter_map(odd).collect();
+    let (finding, summary) = match found.first() {
+        None => (
+            Finding::Pass,
+            "no node was found to have another state".to_owned(),
+        ),
+        Some(first) => (Finding::Fail, first.clone()),
+    };
+    let mut verdict = Verdict::new(Kind::Property, "state-hash", finding, summary);
+    verdict.details = found;
+    verdict
 }
 
 fn no_complaints(site: &Site) -> Verdict {

@@ -108,6 +108,7 @@ impl Rows {
             applied,
             membership: None,
             journal_floor: None,
+            kept: None,
         })
     }
 }

@@ -137,6 +137,7 @@ impl<'a> Settling<'a> {
             applied,
             membership,
             journal_floor: None,
+            kept: None,
         };
         let written = self.disk.write(batch);
         written.map_err(unwritable(&self.options.data_dir))?;

@@ -251,6 +251,10 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
             let response = raft.append_entries(request).await.map_err(text)?;
             Ok(codec::encode(&response))
         }
+        kind::REPORT => {
+            let report = wire::decode(&frame.body).map_err(text)?;
+            Ok(engine.hear_report(from, report))
+        }
         kind::VOTE => {
             let request = votable(&engine, &frame)?;
             Ok(codec::encode(&raft.vote(request).await.map_err(text)?))

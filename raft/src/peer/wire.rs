@@ -33,6 +33,8 @@ pub(crate) mod kind {
     pub(crate) const FOUND: u8 = 12;
     /// What does your clock show? Nobody who does not know this kind is hurt by it: it fails.
     pub(crate) const CLOCK: u8 = 13;
+    /// What a member says of itself; answered with what the leader knows of all.
+    pub(crate) const REPORT: u8 = 15;
 }
 
 /// The answer to a forwarded proposal.

@@ -10,6 +10,7 @@ use crate::host::Stores;
 use crate::log::disk::{LogDisk, Recovered, Write, invalid};
 use crate::log::record;
 use crate::state::database::{Batch, Standing, StateDisk, decode_membership, encode_membership};
+use crate::state::hash::Kept;
 use crate::types::{Entry, LogId, Vote};
 use bytes::Bytes;
 use onward_statemachine::{Changes, MemoryStore, Order, View, codec, journal};
@@ -243,6 +244,7 @@ struct Head {
     number: u64,
     applied: Option<LogId>,
     membership: Vec<u8>,
+    kept: Option<Kept>,
 }
 
 const HEAD: &str = "HEAD";
@@ -279,6 +281,7 @@ impl SimulatedState {
             rows.standing = Standing {
                 applied: head.applied,
                 membership: decode_membership(&head.membership)?,
+                kept: head.kept,
             };
         }
         files.create_dir(path)?;
@@ -301,6 +304,7 @@ impl SimulatedState {
             number,
             applied: rows.standing.applied,
             membership: encode_membership(&rows.standing.membership),
+            kept: rows.standing.kept.clone(),
         };
         self.files.replace(&self.path.join(HEAD), &codec::encode(&head))?;
         let old = self.path.join(rows_name(rows.flushed));
@@ -336,6 +340,7 @@ impl StateDisk for SimulatedState {
             rows.store.write(gone);
         }
         rows.standing.applied = Some(batch.applied);
+        rows.standing.kept = batch.kept;
         if let Some(membership) = batch.membership {
             rows.standing.membership = membership;
         }

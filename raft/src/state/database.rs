@@ -4,6 +4,7 @@
 //! its last entry, and all column families flush together (atomic flush), so whatever a crash leaves is the state as of
 //! exactly the applied id in it; the entries behind it are applied again from the Raft log.
 
+use super::hash::Kept;
 use crate::log::disk::{decode_log_id, encode_log_id, invalid, other};
 use crate::log::record::StoredNodes;
 use crate::types::{LogId, StoredMembership};
@@ -26,6 +27,7 @@ const FAMILIES: [&str; 5] = [ROWS, JOURNAL, REPLIES, OBJECT_BYTES, RAFT];
 
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
+const HASH: &[u8] = b"hash";
 
 /// Values of objects from this size on live in blob files, out of the way of compaction.
 const BLOB_BYTES_MIN: u64 = 4 << 10;
@@ -40,6 +42,8 @@ pub(crate) struct Batch {
     pub(crate) membership: Option<StoredMembership>,
     /// The first journal revision that is kept, where it moved.
     pub(crate) journal_floor: Option<onward_statemachine::Revision>,
+    /// The hash of the state after it. Where nobody keeps it, it is computed when the state is opened to be applied to.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Where a state stands.
@@ -47,6 +51,8 @@ pub(crate) struct Batch {
 pub(crate) struct Standing {
     pub(crate) applied: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// `None` where a release wrote that kept no hash.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Durable storage of the state: RocksDB, or a model of it.
@@ -173,13 +179,19 @@ impl StateDisk for RocksState {
     fn standing(&self) -> io::Result<Standing> {
         let raft = self.family(RAFT);
         let applied = self.db.get_cf(raft, APPLIED).map_err(other)?;
+        let applied = applied.map(|bytes| decode_log_id(&bytes)).transpose()?;
+        let kept = self.db.get_cf(raft, HASH).map_err(other)?;
         let membership = self.db.get_cf(raft, MEMBERSHIP).map_err(other)?;
         Ok(Standing {
-            applied: applied.map(|bytes| decode_log_id(&bytes)).transpose()?,
+            applied,
             membership: membership
                 .map(|bytes| decode_membership(&bytes))
                 .transpose()?
                 .unwrap_or_default(),
+            kept: match kept {
+                Some(bytes) => Kept::decode(&bytes, applied)?,
+                None => None,
+            },
         })
     }
 
@@ -205,6 +217,9 @@ impl StateDisk for RocksState {
         }
         let raft = self.family(RAFT);
         write.put_cf(raft, APPLIED, encode_log_id(&batch.applied));
+        if let Some(kept) = &batch.kept {
+            write.put_cf(raft, HASH, kept.encode(&batch.applied));
+        }
         if let Some(membership) = &batch.membership {
             write.put_cf(raft, MEMBERSHIP, encode_membership(membership));
         }

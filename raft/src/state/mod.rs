@@ -16,12 +16,15 @@
 //! at start; a crash after it leaves the new one. Generations that are not in force are deleted at start. Readers hold
 //! on to the generation they began with; its directory goes when the last one is done.
 
+mod apply;
 pub(crate) mod database;
 mod frozen;
+pub(crate) mod hash;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use apply::StateStore;
 pub(crate) use frozen::Frozen;
 
 use crate::counters::Counters;
@@ -29,16 +32,11 @@ use crate::fault::die;
 use crate::files::Files;
 use crate::host::{Host, Stores};
 use crate::log::disk::invalid;
-use crate::runtime::{blocking, new_uuid, watch};
-use crate::types::{
-    Applied, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, revision_of,
-};
-use database::{Batch, Standing, StateDisk};
-use futures::{FutureExt, Stream, StreamExt};
-use onward_statemachine::mutant::{self, Mutant};
-use onward_statemachine::{Fault, Outcome, Revision, Txn, View, apply, system};
-use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use openraft::{OptionalSend, RaftSnapshotBuilder};
+use crate::runtime::{new_uuid, watch};
+use crate::types::{LogId, StoredMembership, revision_of};
+use database::StateDisk;
+use onward_statemachine::system::Mark;
+use onward_statemachine::{Fault, Revision, View};
 use snapshot::{Manifest, SnapshotFile, SnapshotHandle};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,10 +48,6 @@ use tokio::time::Instant;
 type Snapshot =
     openraft::storage::Snapshot<crate::types::LeaderId, u64, crate::types::PeerNode, SnapshotHandle>;
 
-/// The most entries, and about the most bytes of them, that are applied as one batch.
-const BATCH_ENTRIES_MAX: usize = 1024;
-const BATCH_BYTES_MAX: usize = 8 << 20;
-
 /// The state of this node, shared by openraft and all readers.
 pub(crate) struct State {
     root: PathBuf,
@@ -64,6 +58,7 @@ pub(crate) struct State {
     /// The files of the last snapshot built here, and the generation that they are of: their checksums are known.
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
+    marks: watch::Sender<Option<Mark>>,
     counters: Arc<Counters>,
 }
 
@@ -116,7 +111,9 @@ impl State {
         }
         let path = states.join(number.to_string());
         let disk = stores.open_state(&path)?;
-        let applied = revision_of(disk.standing()?.applied.as_ref());
+        let standing = disk.standing()?;
+        let applied = revision_of(standing.applied.as_ref());
+        let mark = standing.kept.and_then(|kept| kept.last_mark());
         Ok(Arc::new(State {
             root: dir.to_owned(),
             generation: RwLock::new(Arc::new(Generation {
@@ -129,6 +126,7 @@ impl State {
             snapshot: Mutex::new(snapshot::open_newest(&files, &dir.join("snap"))?),
             checked: Mutex::new((0, Vec::new())),
             applied: watch::Sender::new(applied),
+            marks: watch::Sender::new(mark),
             files,
             stores,
             counters,
@@ -148,6 +146,26 @@ impl State {
     /// Follows the last applied revision.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
+    }
+
+    /// The last mark that was applied, and the hash of the state there.
+    pub(crate) fn last_mark(&self) -> Option<Mark> {
+        *self.marks.borrow()
+    }
+
+    /// Follows the last mark.
+    pub(crate) fn watch_marks(&self) -> watch::Receiver<Option<Mark>> {
+        self.marks.subscribe()
+    }
+
+    /// What this node counts.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Where everything of this node is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The file system that it is on.
@@ -299,185 +317,4 @@ impl State {
 /// Puts generation `number` in force.
 pub(crate) fn point_at(files: &dyn Files, states: &Path, number: u64) -> io::Result<()> {
     files.replace(&states.join("CURRENT"), format!("{number}\n").as_bytes())
-}
-
-/// openraft's handle on the state.
-pub(crate) struct StateStore {
-    state: Arc<State>,
-    standing: Standing,
-}
-
-impl StateStore {
-    pub(crate) fn new(state: Arc<State>) -> io::Result<Self> {
-        let standing = state.generation().disk().standing()?;
-        Ok(StateStore { state, standing })
-    }
-
-    /// Applies a batch on one overlay, lands it, answers, and wakes those who wait for the revision.
-    fn apply_batch(&mut self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
-        let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else {
-            return Ok(());
-        };
-        let begun = Instant::now();
-        let steps = &self.state.counters.steps;
-        for (entry, _) in &entries {
-            if let EntryPayload::Normal(payload) = &entry.payload
-                && let Some(appended) = payload.passed.appended
-            {
-                steps.replicate.count(begun.saturating_duration_since(appended));
-            }
-        }
-        let generation = self.state.generation();
-        let mut membership = None;
-        let mut answers = Vec::with_capacity(entries.len());
-        let mut entries = Some(entries);
-        let mut result = Err(Fault::invariant("the store did not call back"));
-        generation.disk().view(&mut |view| {
-            let Some(entries) = entries.take() else { return };
-            result = apply_all(view, entries, &mut membership, &mut answers);
-        });
-        let (changes, journal_floor) = result.unwrap_or_else(|fault| die("applying an entry", fault));
-        let batch = Batch {
-            changes,
-            applied: last,
-            membership: membership.clone(),
-            journal_floor,
-        };
-        if let Err(error) = generation.disk().write(batch) {
-            die("writing the state", error);
-        }
-        self.standing.applied = Some(last);
-        if let Some(membership) = membership {
-            self.standing.membership = membership;
-        }
-        let counters = &self.state.counters;
-        counters.apply_batches.fetch_add(1, Relaxed);
-        counters.applied_entries.fetch_add(answers.len() as u64, Relaxed);
-        let took = begun.elapsed();
-        counters.apply_batch.count(took);
-        counters.steps.apply.count_many(took, answers.len() as u64);
-        for (responder, answer) in answers {
-            if let Some(responder) = responder {
-                responder.send(answer);
-            }
-        }
-        self.state.applied.send_replace(Revision(last.index));
-        Ok(())
-    }
-}
-
-type Answers = Vec<(Option<ApplyResponder<TypeConfig>>, Applied)>;
-
-fn apply_all(
-    view: &dyn View,
-    entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
-    membership: &mut Option<StoredMembership>,
-    answers: &mut Answers,
-) -> Result<(onward_statemachine::Changes, Option<Revision>), Fault> {
-    let mut txn = Txn::new(view);
-    let floor_before = system::gate(&txn)?.journal_floor;
-    for (entry, responder) in entries {
-        let outcome = match entry.payload {
-            EntryPayload::Blank => None,
-            EntryPayload::Normal(payload) => {
-                let revision = Revision(entry.log_id.index);
-                let envelope = apply::decode(revision, &payload.bytes)?;
-                let command_id = envelope.command_id;
-                let outcome = apply::apply_envelope(&mut txn, revision, envelope)?;
-                let accepted = matches!(outcome, Outcome::Accepted { .. });
-                tracing::debug!(%command_id, %revision, accepted, "applied");
-                Some(outcome)
-            }
-            EntryPayload::Membership(nodes) => {
-                *membership = Some(StoredMembership::new(Some(entry.log_id), nodes));
-                None
-            }
-        };
-        answers.push((responder, Applied(outcome)));
-    }
-    let floor = system::gate(&txn)?.journal_floor;
-    Ok((txn.into_changes(), (floor != floor_before).then_some(floor)))
-}
-
-fn bytes_of(entry: &Entry) -> usize {
-    match &entry.payload {
-        EntryPayload::Normal(payload) => payload.bytes.len(),
-        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-    }
-}
-
-impl RaftStateMachine<TypeConfig> for StateStore {
-    type SnapshotData = SnapshotHandle;
-    type SnapshotBuilder = Builder;
-
-    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.standing.applied, self.standing.membership.clone()))
-    }
-
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
-    where
-        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
-    {
-        while let Some(first) = entries.next().await {
-            let first = first?;
-            let mut bytes = bytes_of(&first.0);
-            let mut batch = vec![first];
-            while batch.len() < BATCH_ENTRIES_MAX
-                && bytes < BATCH_BYTES_MAX
-                && let Some(Some(next)) = entries.next().now_or_never()
-            {
-                let next = next?;
-                bytes += bytes_of(&next.0);
-                batch.push(next);
-            }
-            self.apply_batch(batch)?;
-        }
-        Ok(())
-    }
-
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(self.state.clone())
-    }
-
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> io::Result<()> {
-        let state = self.state.clone();
-        if let Err(error) = blocking(move || state.install(&snapshot)).await? {
-            die("installing a snapshot", error);
-        }
-        self.standing = self.state.generation().disk().standing()?;
-        Ok(())
-    }
-
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let current = self.state.current_snapshot().clone();
-        current
-            .map(|snapshot| {
-                let meta = snapshot.manifest.meta()?;
-                Ok(Snapshot { meta, snapshot })
-            })
-            .transpose()
-    }
-}
-
-/// Builds one snapshot while entries go on being applied.
-pub(crate) struct Builder(Arc<State>);
-
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = SnapshotHandle;
-
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let state = self.0.clone();
-        if mutant::on(Mutant::PurgeBeforeSnapshot)
-            && let Some(older) = state.current_snapshot().clone()
-        {
-            let standing = state.generation().disk().standing()?;
-            let meta = Manifest::new(&standing, Vec::new()).meta()?;
-            return Ok(Snapshot {
-                meta,
-                snapshot: older,
-            });
-        }
-        let built = blocking(move || state.build_snapshot()).await?;
-        Ok(built.unwrap_or_else(|error| die("building a snapshot", error)))
-    }
 }

@@ -1,14 +1,20 @@
-use super::database::RocksState;
+use super::database::{Batch, RocksState};
+use super::hash::Kept;
 use super::snapshot::{SnapshotDir, name_of};
 use super::*;
 use crate::files::Disk;
 use crate::testing::copy_as_of_now;
-use crate::types::{LeaderId, Payload};
+use crate::types::{Entry, EntryPayload, LeaderId, Payload, StoredMembership};
 use bytes::Bytes;
 use futures::stream;
+use onward_statemachine::digest::{FEATURE_LEVEL, StateHash};
 use onward_statemachine::hash::state_hash;
 use onward_statemachine::services::kv;
-use onward_statemachine::{Actor, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys};
+use onward_statemachine::{
+    Actor, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys, system,
+};
+use openraft::RaftSnapshotBuilder;
+use openraft::storage::RaftStateMachine;
 use proptest::prelude::*;
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,15 +22,22 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 fn put(index: u64) -> Entry {
-    let envelope = Envelope {
-        command_id: CommandId(Uuid::now_v7()),
-        actor: Actor::new("test"),
-        proposed_at: Millis(1_700_000_000_000 + index),
-        command: Command::Kv(kv::Command::Put {
+    entry(
+        index,
+        Command::Kv(kv::Command::Put {
             key: kv::Key(format!("key-{:04}", index % 50).into_bytes()),
             value: vec![index as u8; 3000],
             expect: None,
         }),
+    )
+}
+
+fn entry(index: u64, command: Command) -> Entry {
+    let envelope = Envelope {
+        command_id: CommandId(Uuid::now_v7()),
+        actor: Actor::new("test"),
+        proposed_at: Millis(1_700_000_000_000 + index),
+        command,
     };
     Entry {
         log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index),
@@ -65,6 +78,92 @@ async fn what_is_lost_in_a_crash_is_applied_again_to_the_same_state() {
     assert_eq!(from, 120, "the flush is there and nothing behind it");
     apply_entries(&mut store, &entries[from..]).await;
     assert_eq!(hash(&store), whole);
+}
+
+/// Puts, with marks at every seventh entry once they are in force.
+fn marked(count: u64) -> Vec<Entry> {
+    let raise = system::Command::RaiseFeatureLevel { level: FEATURE_LEVEL };
+    let mark = || Command::System(system::Command::MarkState { agreed: None });
+    let command = |index: u64| match index {
+        1 => entry(1, Command::System(raise.clone())),
+        index if index % 7 == 0 => entry(index, mark()),
+        index => put(index),
+    };
+    (1..=count).map(command).collect()
+}
+
+fn kept(store: &StateStore) -> Kept {
+    store
+        .standing
+        .kept
+        .clone()
+        .expect("a store that is open keeps a hash")
+}
+
+/// Whether what is kept is what the rows come to.
+fn is_sound(store: &StateStore) -> bool {
+    let scanned = store.state.read(StateHash::scan);
+    kept(store).hash.has_rows_of(&scanned)
+}
+
+#[tokio::test]
+async fn the_hash_is_the_same_however_entries_come() {
+    let entries = marked(100);
+    let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().expect("temp dir")).collect();
+    let mut whole = open(dirs[0].path());
+    apply_entries(&mut whole, &entries).await;
+    assert!(is_sound(&whole));
+    let last = whole.state.last_mark().expect("marks are in force");
+    assert_eq!(last.at, Revision(98));
+
+    // One by one, with a crash and a flush in between.
+    let mut single = open(dirs[1].path());
+    for entry in &entries[..60] {
+        apply_entries(&mut single, std::slice::from_ref(entry)).await;
+    }
+    single.state.flush().expect("flushes");
+    apply_entries(&mut single, &entries[60..]).await;
+    let left = tempfile::tempdir().expect("temp dir");
+    copy_as_of_now(dirs[1].path(), left.path());
+    let mut single = open(left.path());
+    assert_eq!(single.state.last_mark().map(|mark| mark.at), Some(Revision(56)));
+    apply_entries(&mut single, &entries[60..]).await;
+    assert_eq!(kept(&single), kept(&whole));
+
+    // Over a snapshot.
+    let mut third = open(dirs[2].path());
+    let snapshot = single
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .expect("builds");
+    third
+        .install_snapshot(&snapshot.meta, snapshot.snapshot)
+        .await
+        .expect("installs");
+    assert_eq!(kept(&third), kept(&whole));
+    assert_eq!(third.state.last_mark(), Some(last));
+}
+
+#[tokio::test]
+async fn a_state_without_a_hash_is_read_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let entries = marked(60);
+    let mut store = open(dir.path());
+    apply_entries(&mut store, &entries[..50]).await;
+    let known = kept(&store);
+    // A release that keeps no hash went on from there: what is stored is of an earlier entry.
+    let stale = known.encode(&entries[40].log_id);
+    assert_eq!(
+        Kept::decode(&stale, Some(entries[49].log_id)).expect("decodes"),
+        None
+    );
+    let scanned = Kept::of(store.state.read(StateHash::scan));
+    assert!(known.hash.has_rows_of(&scanned.hash));
+    store.standing.kept = Some(scanned);
+    apply_entries(&mut store, &entries[50..]).await;
+    assert!(is_sound(&store));
 }
 
 #[tokio::test]
@@ -279,7 +378,8 @@ proptest! {
             model.write(before.into_iter().map(|(key, value)| (key, Some(value))).collect());
             model.write(changes.clone());
             let applied = LogId::new(LeaderId { term: 1, node_id: 1 }, 1);
-            let batch = Batch { changes, applied, membership: None, journal_floor: None };
+            let kept = None;
+            let batch = Batch { changes, applied, membership: None, journal_floor: None, kept };
             state.write(batch).expect("writes");
             let order = if descending { Order::Descending } else { Order::Ascending };
             let mut seen = Vec::new();

@@ -6,6 +6,7 @@
 #[path = "../scripts/notation.rs"]
 mod notation;
 
+use onward_statemachine::digest::StateHash;
 use onward_statemachine::{
     Actor, Command, CommandId, Envelope, MemoryStore, Millis, Outcome, Refusal, Revision, Txn, apply, check,
     codec, hash, journal, keys, system, testing::generate,
@@ -218,24 +219,29 @@ fn refused_where_it_says(
 }
 
 /// Several entries in one overlay, as a node applies them, with the overlays ending where `ends` says.
-fn in_batches(log: &[Envelope], ends: &[bool]) -> (MemoryStore, Vec<Outcome>) {
+fn in_batches(log: &[Envelope], ends: &[bool]) -> (MemoryStore, Vec<Outcome>, StateHash) {
     let mut store = MemoryStore::default();
+    let mut hash = StateHash::default();
+    hash.mark();
     let mut outcomes = Vec::new();
     let mut place = 0;
     while place < log.len() {
         let mut txn = Txn::new(&store);
         loop {
             let payload = codec::encode(&log[place]);
-            outcomes.push(apply::apply(&mut txn, revision(place), &payload).expect("no fault, as before"));
+            let outcome = apply::apply(&mut txn, revision(place), &payload).expect("no fault, as before");
+            hash.take_entry(&txn, log[place].command_id, &outcome, revision(place));
+            outcomes.push(outcome);
             place += 1;
             if place == log.len() || ends[place % ends.len()] {
                 break;
             }
         }
         let changes = txn.into_changes();
+        hash.take_changes(&store, &changes).expect("memory never fails");
         store.write(changes);
     }
-    (store, outcomes)
+    (store, outcomes, hash)
 }
 
 /// The fold of the journal's events over nothing.
@@ -286,13 +292,19 @@ fn any_log_leads_every_replica_to_the_same_state() {
             .collect();
         let log = log(&steps, &played);
         let (store, outcomes) = live(&log)?;
-        let (again, outcomes_again) = in_batches(&log, &[true]);
+        let (again, outcomes_again, hash_again) = in_batches(&log, &[true]);
         prop_assert_eq!(&outcomes, &outcomes_again, "a replay answers otherwise");
         prop_assert!(store == again, "a replay leads to other rows");
-        let (batched, outcomes_batched) = in_batches(&log, &ends);
+        let (batched, outcomes_batched, kept) = in_batches(&log, &ends);
         prop_assert_eq!(&outcomes, &outcomes_batched, "batches answer otherwise");
         prop_assert!(store == batched, "batches lead to other rows");
         prop_assert_eq!(hash::state_hash(&store).ok(), hash::state_hash(&batched).ok());
+        prop_assert_eq!(kept, hash_again, "the hash that is kept depends on the batches");
+        let scanned = StateHash::scan(&batched).expect("memory never fails");
+        prop_assert!(
+            kept.has_rows_of(&scanned),
+            "the hash that is kept is not that of the rows"
+        );
         let folded = folded(&store, log.len());
         prop_assert_eq!(
             domain_rows(&folded),

@@ -178,7 +178,9 @@ pub(super) fn judge(evidence: &Evidence<'_>, ledger: &str) -> anyhow::Result<Vec
     );
     // The nodes may be at a later one: each journal was read up to a mark, and the appliers went on.
     let journals = evidence.finals.nodes.iter().map(|node| &node.journal);
-    let end = journals.filter_map(|journal| Some(journal.last()?.revision)).max();
+    let end = journals
+        .filter_map(|journal| Some(journal.last()?.revision))
+        .max();
     Ok(vec![verdict, effects(&walk, ledger, end.unwrap_or_default())])
 }
 

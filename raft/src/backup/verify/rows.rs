@@ -3,6 +3,7 @@
 use super::{FINDINGS_MAX, Look};
 use crate::state::database::StateDisk;
 use crate::types::revision_of;
+use onward_statemachine::digest::StateHash;
 use onward_statemachine::{Order, check, dump, hash};
 use std::ops::ControlFlow;
 
@@ -12,7 +13,12 @@ impl Look<'_> {
         (self.progress)("the rows of the state");
         let whole = self.rows(part, disk);
         match disk.standing() {
-            Ok(standing) => self.verdict.revision = Some(revision_of(standing.applied.as_ref()).0),
+            Ok(standing) => {
+                self.verdict.revision = Some(revision_of(standing.applied.as_ref()).0);
+                if let Some(kept) = standing.kept.filter(|_| whole) {
+                    self.kept(part, disk, &kept.hash);
+                }
+            }
             Err(error) => self.find(part, &error),
         }
         if !whole {
@@ -42,6 +48,18 @@ impl Look<'_> {
                 self.find(part, &fault);
                 None
             }
+        }
+    }
+
+    /// Whether the rows come to the hash that was kept while they were written.
+    fn kept(&mut self, part: &str, disk: &dyn StateDisk, kept: &StateHash) {
+        match disk.read(StateHash::scan) {
+            Ok(scanned) if kept.has_rows_of(&scanned) => {}
+            Ok(_) => self.find(
+                part,
+                &"its rows do not come to the hash that was kept as they were written",
+            ),
+            Err(fault) => self.find(part, &fault),
         }
     }
 
