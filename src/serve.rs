@@ -8,14 +8,19 @@ use crate::http;
 use anyhow::Context;
 use onward_appliers_deployments as deployments;
 use onward_appliers_services as services;
-use onward_raft::{InitialMember, Join, Node, SnapshotPolicy, Timings};
+use onward_raft::{InitialMember, Join, Node, SnapshotPolicy, StartError, Timings};
 use onward_statemachine::machines::netboot;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use onward_statemachine::{Command, NodeId};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long apps may take to stop on a node that was let go of.
+const APP_GRACE: Duration = Duration::from_secs(10);
 
 /// Runs a node until SIGINT or SIGTERM, or until its cluster lets go of it.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
@@ -26,19 +31,40 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     #[cfg(feature = "mutants")]
     crate::mutants::plant()?;
     let config = Config::load(&flags)?;
+    let apps = config.deployments_dir();
     tokio::select! {
         server = Server::start(config) => {
-            let server = server?;
+            let server = match server {
+                Ok(server) => server,
+                Err(error) => {
+                    if matches!(error.downcast_ref(), Some(StartError::Removed { .. })) {
+                        stop_apps(&apps).await;
+                    }
+                    return Err(error);
+                }
+            };
             tokio::select! {
-                () = signals.recv() => tracing::info!("asked to stop"),
-                // Said where it was found out; there is nobody left to serve for.
-                _ = server.node.removed() => {}
+                () = signals.recv() => {
+                    tracing::info!("asked to stop");
+                    server.stop().await;
+                }
+                // Said where it was found out.
+                _ = server.node.removed() => {
+                    server.stop().await;
+                    stop_apps(&apps).await;
+                }
             }
-            server.stop().await;
             Ok(())
         }
         // A node that joins may wait long for its cluster.
         () = signals.recv() => Ok(()),
+    }
+}
+
+/// Ends what a node ran that was let go of: the others run it now.
+async fn stop_apps(dir: &Path) {
+    if let Err(error) = deployments::stop_instances(dir, APP_GRACE).await {
+        tracing::warn!(%error, "instances of apps may still run on this machine");
     }
 }
 

@@ -219,6 +219,32 @@ fn a_node_killed_in_any_step_of_a_rollout_finishes_it_once() {
     }
 }
 
+#[test]
+fn what_runs_on_a_node_that_is_removed_goes_on_elsewhere_and_is_not_left_behind() {
+    let cluster = Cluster::start(3);
+    let sources = tempfile::tempdir().expect("a directory");
+    let repository = Repository::create(sources.path());
+    declare(&cluster, &repository);
+    cluster.ok(&["deploy", "web", "--ref", "main"]);
+    let list = cluster.ok(&["app", "instances", "web", "-o", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let home = list["items"][0]["node"].as_u64().expect("a node");
+    cluster.ok(&["cluster", "remove", &home.to_string(), "--yes"]);
+    for node in cluster.others(home) {
+        eventually("it is served without the node", || {
+            get(&cluster.http, node).is_ok_and(|text| text == "one")
+        });
+    }
+    eventually("the node is gone, and what it ran", || {
+        cluster.status(cluster.node(home)).is_none() && instances(&cluster) == 1
+    });
+    let list = cluster.ok(&["app", "instances", "web", "-o", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let running = list["items"].as_array().expect("items").iter();
+    let active: Vec<_> = running.filter(|instance| instance["state"] == "active").collect();
+    assert!(active.len() == 1 && active[0]["node"] != home, "{list}");
+}
+
 /// How many processes of the app run on this machine, for this cluster.
 fn instances(cluster: &Cluster) -> usize {
     let cluster_id = cluster

@@ -324,6 +324,53 @@ fn a_leader_that_is_killed_in_the_middle_of_an_addition_and_of_a_replacement_sto
 }
 
 #[test]
+fn a_node_that_is_given_up_on_its_way_stops_and_one_that_lost_its_disk_takes_its_own_place() {
+    let mut cluster = Cluster::start(3);
+    let through = cluster.nodes[0].peer.clone();
+    let newcomer = cluster.newcomer(4);
+    let joining = cluster.spawn(&newcomer, &["--join", &through]);
+    catch_joining(&newcomer, &joining);
+    let status = leader_status(&cluster);
+    assert!(
+        ["catching_up", "snapshot"].contains(&status["under_way"]["step"].as_str().unwrap_or_default()),
+        "{status}"
+    );
+    let id = status["under_way"]["node"].to_string();
+    cluster.ok(&["cluster", "remove", &id, "--yes"]);
+    signal(joining.id(), Signal::SIGCONT);
+    stays_away(
+        &cluster,
+        &Node {
+            pid: joining.id(),
+            ..newcomer
+        },
+    );
+    assert_eq!(voters(&cluster).len(), 3);
+
+    // A follower without its disk, where somebody has prepared its replacement: it is not told whom it replaces.
+    let leader = cluster.leader();
+    let lost = cluster.others(leader)[0].clone();
+    cluster.kill(lost.id);
+    let through = cluster.node(leader).peer.clone();
+    std::fs::remove_dir_all(lost.dir.join("data")).expect("the lost directory");
+    let refused = cluster.spawn(&lost, &["--join", &through]).ended();
+    assert_eq!(refused.code(), Some(1));
+    assert!(log_of(&lost).contains(&format!("onward cluster replace {} {}", lost.id, lost.peer)));
+    cluster.ok(&[
+        "cluster",
+        "replace",
+        &lost.id.to_string(),
+        &lost.peer,
+        "--no-wait",
+    ]);
+    let again = cluster.spawn(&lost, &["--join", &through]);
+    cluster.nodes.retain(|node| node.id != lost.id);
+    until_it_votes_without(&cluster, lost.id);
+    assert!(voters(&cluster).contains(&id_of(&cluster, &lost)));
+    drop((joining, again));
+}
+
+#[test]
 fn a_node_that_is_killed_in_the_middle_of_its_snapshot_goes_on_when_it_is_back() {
     let cluster = Cluster::start(3).restart_with(|config| {
         let config = config.replace("snapshot_entries = 200000", "snapshot_entries = 100");

@@ -94,8 +94,8 @@ pub enum ChangeRefusal {
     Voting,
     /// One address belongs to one member.
     #[error(
-        "node {id} is at {address} already, and one address belongs to one member. If its disk is lost, replace it: \
-         `onward cluster replace {id} {address}`"
+        "node {id} is at {address} already, and one address belongs to one member. If its disk is lost, replace it: with \
+         `onward cluster replace {id} {address}`, or by starting the new node with `--replaces {id}`"
     )]
     AddressTaken {
         /// Asked for.

@@ -110,7 +110,7 @@ async fn ask_whether_known(config: &Config, host: &Host, node: NodeId) -> Result
     if known {
         return Err(StartError::Forgot(format!(
             "the cluster knows a log of node {node}, and this data directory has none: entries that the node acknowledged \
-             are gone. Start it with an empty data directory as a new node with `onward serve --join URL`"
+             are gone. Start it with an empty data directory as a new node with `onward serve --join URL --replaces {node}`"
         )));
     }
     Ok(())
@@ -142,6 +142,7 @@ async fn ask_to_join(
                 cluster_id,
                 cluster_name,
                 revision,
+                replaces,
                 ..
             }) => {
                 tracing::info!(node = %id, cluster = %cluster_id, "joining the cluster under a new id");
@@ -153,7 +154,7 @@ async fn ask_to_join(
                 let joining = Joining {
                     through: join.peer_address.clone(),
                     admitted: revision,
-                    replaces: join.replaces,
+                    replaces: join.replaces.or(replaces),
                 };
                 return Ok((identity, joining));
             }

@@ -79,22 +79,23 @@ impl Roll {
             in_person,
         } = *newcomer;
         let there = |(_, node): &(&u64, &PeerNode)| node.peer == peer;
-        let (voting, learning): (Vec<_>, Vec<_>) = self
-            .nodes
-            .iter()
-            .filter(there)
-            .partition(|(id, _)| self.votes(**id));
-        if let Some((id, _)) = voting.into_iter().find(|(id, _)| Some(**id) != replaces) {
+        let learning = self.nodes.iter().filter(there).find(|(id, _)| !self.votes(**id));
+        // Whoever prepared a place there knew of the one who votes there.
+        let prepared = learning.is_some_and(|(_, node)| node.http.is_empty());
+        if let Some(id) = self
+            .voter_at(peer)
+            .filter(|id| Some(*id) != replaces && !prepared)
+        {
             return Err(ChangeRefusal::AddressTaken {
                 address: peer.to_owned(),
-                id: NodeId(*id),
+                id: NodeId(id),
             });
         }
-        match learning.first() {
-            Some((id, _)) if !in_person => return Ok(Admission::Standing(**id)),
-            Some((id, node)) if node.http.is_empty() => return Ok(Admission::Claim(**id)),
+        match learning {
+            Some((id, _)) if !in_person => return Ok(Admission::Standing(*id)),
+            Some((id, _)) if prepared => return Ok(Admission::Claim(*id)),
             // Its data is gone, or it would not ask.
-            Some((id, _)) => return Ok(Admission::New { former: Some(**id) }),
+            Some((id, _)) => return Ok(Admission::New { former: Some(*id) }),
             None => {}
         }
         // A node that comes late for a place that is free already is welcome all the same; who types, may err.
@@ -103,6 +104,16 @@ impl Roll {
         }
         self.nothing_under_way()?;
         Ok(Admission::New { former: None })
+    }
+
+    /// Who votes at an address.
+    pub(super) fn voter_at(&self, peer: &str) -> Option<u64> {
+        let there = |id: &u64| self.nodes.get(id).is_some_and(|node| node.peer == peer);
+        self.nodes
+            .keys()
+            .copied()
+            .filter(there)
+            .find(|id| self.votes(*id))
     }
 
     /// Members change one at a time.
@@ -294,6 +305,20 @@ mod tests {
         assert_eq!(prepared.admission(&at("10.0.0.4:7401")), anew);
         prepared.nodes.get_mut(&4).expect("there").http.clear();
         assert_eq!(prepared.admission(&at("10.0.0.4:7401")), Ok(Admission::Claim(4)));
+    }
+
+    #[test]
+    fn who_was_prepared_to_take_a_voters_address_may() {
+        let mut prepared = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
+        let place = prepared.nodes.get_mut(&4).expect("there");
+        place.peer = "10.0.0.3:7401".to_owned();
+        assert!(
+            prepared.admission(&at("10.0.0.3:7401")).is_err(),
+            "node 4 is known to run"
+        );
+        prepared.nodes.get_mut(&4).expect("there").http.clear();
+        assert_eq!(prepared.admission(&at("10.0.0.3:7401")), Ok(Admission::Claim(4)));
+        assert_eq!(prepared.voter_at("10.0.0.3:7401"), Some(3));
     }
 
     #[test]

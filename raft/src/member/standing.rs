@@ -109,9 +109,16 @@ impl Engine {
             _ => admitted,
         }?;
         let request = MemberRequest::Standing { id: me };
+        // One that has no log yet knows only whom it joined through.
+        let through = self
+            .standing
+            .joining
+            .as_ref()
+            .map(|joining| joining.through.clone());
         let asked = self
             .others()
             .into_iter()
+            .chain(through)
             .map(|address| self.ask_member(address, &request, ASK_DEADLINE));
         let told = join_all(asked)
             .await

@@ -79,12 +79,14 @@ impl Engine {
             return Err(ChangeRefusal::OtherCluster { name, wanted }.into());
         }
         let _alone = self.changing.lock().await;
+        let roll = self.roll();
         let newcomer = Newcomer {
             peer: &node.peer,
             replaces: replaces.map(|gone| gone.0),
             in_person: !node.http.is_empty(),
         };
-        let id = match self.roll().admission(&newcomer)? {
+        let makes_way = roll.voter_at(&node.peer).map(NodeId);
+        let id = match roll.admission(&newcomer)? {
             Admission::Standing(id) => id,
             Admission::Claim(id) => {
                 // Whoever asks later from there is another one.
@@ -101,7 +103,7 @@ impl Engine {
                 id
             }
         };
-        let here = self.roll().nodes.remove(&self.id());
+        let here = roll.nodes.get(&self.id()).cloned();
         Ok(MemberAnswer::Admitted {
             id: NodeId(id),
             cluster_id: self.cluster_id(),
@@ -109,6 +111,7 @@ impl Engine {
             // At or after the entry that let it in.
             revision: self.state.applied(),
             through: here.map(|node| node.peer).unwrap_or_default(),
+            replaces: makes_way,
         })
     }
 

@@ -92,6 +92,8 @@ pub(crate) enum MemberAnswer {
         revision: Revision,
         /// The peer address of the leader.
         through: String,
+        /// The voter that was at its address, and has to make way.
+        replaces: Option<NodeId>,
     },
     Done,
     NotLeader,
