@@ -88,6 +88,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Sees to it that a node does not run: one whose disk is full may have ended by itself a moment ago.
+    ///
+    /// # Errors
+    /// Where it was not started, or stays.
+    pub async fn put_down(&self, id: u64) -> anyhow::Result<()> {
+        let mut slot = self.slot(id).await;
+        let mut process = self.take(id, &mut slot)?;
+        if process.ended()?.is_none() {
+            process.kill().await?;
+        }
+        clock::forget(process.id());
+        Ok(())
+    }
+
     /// Kills all of `ids` at once, and waits until they are gone.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ impl Campaign<'_> {
                 "one more disk would be more than a minority".to_owned(),
             ));
         };
-        self.cluster.kill(id).await?;
+        self.cluster.put_down(id).await?;
         self.damaged.insert(id);
         let of_the_node = |file: &Path| {
             // What RocksDB tells people is read by nobody else.
