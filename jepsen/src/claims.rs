@@ -48,7 +48,7 @@ pub fn of(workload: &str, call: &Call) -> Option<Claim> {
 fn level(f: &str, asked: &Value) -> Level {
     match (f, asked["at_least"].as_u64()) {
         (_, Some(revision)) => Level::AtLeast(revision),
-        ("read" | "get" | "list", None) => Level::Linearizable,
+        ("read" | "get" | "list" | "backup", None) => Level::Linearizable,
         _ => Level::Local,
     }
 }
@@ -64,6 +64,9 @@ fn done(workload: &str, call: &Call) -> Option<(Vec<Value>, Option<Demand>)> {
         ("register", _) => put(asked["key"].as_str()?, &asked["put"]),
         ("set", _) => put(&format!("set/{}/{}", asked["set"], asked["add"]), &asked["add"]),
         ("watch", "write") => put(&format!("watch/{}", asked["put"][0]), &asked["put"][1]),
+        ("backup", "put") => {
+            json!({"area": "kv", "event": "put", "key": format!("backup/{}", asked["key"])})
+        }
         ("bank", "transfer") => return transfer(answer),
         ("idempotency", "count") => put(&format!("count/{}", asked["key"]), &asked["key"]),
         ("idempotency", "allocate") => {

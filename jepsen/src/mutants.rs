@@ -96,6 +96,7 @@ pub const HUNTS: &[Hunt] = &[
     ),
     run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["effects"]),
     simulate(Mutant::StateBitFlip, &["state-hash"]),
+    run(Mutant::BackupTorn, "backup", &[], &["backup"]),
 ];
 
 /// Seeds that the simulator is given at a time.

@@ -33,11 +33,13 @@ pub enum Mutant {
     RolloutStepRepeated,
     /// A node writes other values than it decided on.
     StateBitFlip,
+    /// A backup takes its rows from the state as it goes on, and not as of one revision.
+    BackupTorn,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -49,6 +51,7 @@ impl Mutant {
         Mutant::IpamNotUnique,
         Mutant::RolloutStepRepeated,
         Mutant::StateBitFlip,
+        Mutant::BackupTorn,
     ];
 
     /// Its name on command lines and in tables.
@@ -65,6 +68,7 @@ impl Mutant {
             Mutant::IpamNotUnique => "ipam-not-unique",
             Mutant::RolloutStepRepeated => "rollout-step-repeated",
             Mutant::StateBitFlip => "state-bit-flip",
+            Mutant::BackupTorn => "backup-torn",
         }
     }
 

@@ -209,6 +209,31 @@ impl Request {
         self
     }
 
+    /// Sends it, once, and takes what comes as bytes; the revision is in a header then.
+    pub async fn download(self) -> (Answer, Vec<u8>) {
+        let response = match self.http.send().await {
+            Ok(response) => response,
+            Err(error) => return (Answer::transport(&error, self.writes), Vec::new()),
+        };
+        let status = response.status();
+        let revision = response.headers().get("onward-revision");
+        let revision = revision.and_then(|value| value.to_str().ok()?.parse().ok());
+        match response.bytes().await {
+            Ok(bytes) if status.is_success() => {
+                let answer = Answer {
+                    status: Some(status.as_u16()),
+                    ..Answer::ok(Value::Null, revision)
+                };
+                (answer, bytes.to_vec())
+            }
+            Ok(bytes) => {
+                let body = serde_json::from_slice(&bytes).unwrap_or_default();
+                (Answer::answered(status, body, self.writes), Vec::new())
+            }
+            Err(error) => (Answer::transport(&error, self.writes), Vec::new()),
+        }
+    }
+
     /// Sends it, once.
     pub async fn send(self) -> Answer {
         let Request { http, writes } = self;

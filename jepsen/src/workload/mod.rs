@@ -5,6 +5,7 @@
 
 mod append;
 mod audit;
+mod backup;
 mod bank;
 mod deploy;
 mod idempotency;
@@ -145,6 +146,7 @@ pub trait Workload: Send + Sync {
 pub const NAMES: &[(&str, &str)] = &[
     ("append", "transactions over several lists at once"),
     ("audit", "changes in all domains, each in the journal once"),
+    ("backup", "backups under load, each the state at its revision"),
     ("bank", "object transactions that move money, and snapshots of it"),
     (
         "deploy",
@@ -173,6 +175,7 @@ pub fn named(name: &str, dir: &Path) -> anyhow::Result<Box<dyn Workload>> {
     Ok(match name {
         "append" => Box::new(append::Append),
         "audit" => Box::new(audit::Audit),
+        "backup" => Box::new(backup::Backup::new(dir)),
         "bank" => Box::new(bank::Bank),
         "deploy" => Box::new(deploy::Deploy::new(dir)),
         "idempotency" => Box::new(idempotency::Idempotency),

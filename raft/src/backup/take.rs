@@ -5,8 +5,9 @@ use crate::runtime::blocking;
 use crate::state::Frozen;
 use crate::types::revision_of;
 use onward_statemachine::backup::{Header, Writer};
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::{Backup, BackupError, BackupPieces, Backups, BoxFuture};
-use onward_statemachine::{Fault, Order, system};
+use onward_statemachine::{Fault, Order, keys, system};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,6 +23,8 @@ const PIECE_BYTES: usize = 256 << 10;
 const PIECES_MAX: usize = 4;
 /// How long a reader may take for one piece.
 const STALL_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the planted bug of this name waits before it reads on.
+const TORN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Backups of one node.
 pub(crate) struct NodeBackups {
@@ -121,7 +124,14 @@ impl Outlet<'_> {
                     false => ControlFlow::Continue(()),
                 }
             };
-            view.scan(&[], &[], Order::Ascending, &mut visit)
+            if !mutant::on(Mutant::BackupTorn) {
+                return view.scan(&[], &[], Order::Ascending, &mut visit);
+            }
+            let machinery: &[u8] = &[keys::MACHINES];
+            view.scan(&[], machinery, Order::Ascending, &mut visit)?;
+            std::thread::sleep(TORN_PAUSE);
+            let state = self.engine.state();
+            state.try_read(|live| live.scan(machinery, &[], Order::Ascending, &mut visit))
         });
         match written {
             _ if gone => tracing::info!(revision = header.revision, "a backup was broken off"),
