@@ -3,7 +3,7 @@
 //! guarded write goes in one batch with a renewal on the condition that the token still stands.
 
 use super::judging::{Judgement, events};
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::lease::{self, Expiry, Grant, Renewal};
 use crate::client::{Answer, Client, Level};
 use crate::history::{Call, Outcome};
@@ -15,6 +15,8 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// See the module.
@@ -26,6 +28,8 @@ const LOCKS: u64 = 4;
 pub(super) const TTL_MS: u64 = 1000;
 /// How long after that the lock is free.
 pub(super) const DEREGISTER_AFTER_MS: u64 = 1000;
+/// How long the first lease may take to run out.
+const SETUP_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
@@ -49,8 +53,20 @@ impl Workload for Lock {
         120.0
     }
 
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
+    /// One lease runs out before the faults begin: under them, each new leader may give all of them their time again.
+    fn setup<'a>(&'a self, client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let path = format!("/v1/services/{}/instances/holder", name(LOCKS));
+            let request = client.write(Method::PUT, &path, Uuid::now_v7());
+            let held = request.json(&spec(0)).send().await;
+            anyhow::ensure!(held.is_ok(), "no lease: {}", held.error.unwrap_or_default());
+            let deadline = Instant::now() + SETUP_PATIENCE;
+            while !client.get(&path, Level::Linearizable).send().await.is("not_found") {
+                anyhow::ensure!(Instant::now() < deadline, "a lease does not run out");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        })
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

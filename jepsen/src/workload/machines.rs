@@ -15,7 +15,7 @@ use rand::rngs::ChaCha8Rng;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
 /// See the module.
@@ -90,6 +90,7 @@ impl Workload for Machines {
             rng: seat.rng(),
             rounds: Rounds::new(seat),
             client: seat.client,
+            left: VecDeque::new(),
         })
     }
 
@@ -106,6 +107,8 @@ struct Inventory {
     rng: ChaCha8Rng,
     rounds: Rounds,
     client: u64,
+    /// What it registered and nobody was seen to delete, oldest first: it clears up, or the racks were full one day.
+    left: VecDeque<String>,
 }
 
 impl Script for Inventory {
@@ -131,6 +134,10 @@ impl Script for Inventory {
             "state" => {
                 let (state, _) = TRANSITIONS[self.rng.random_range(0..TRANSITIONS.len())];
                 asked.state = Some(state.to_owned());
+            }
+            "delete" => {
+                let oldest = self.left.front().filter(|_| self.rng.random_bool(0.5));
+                asked.serial = oldest.cloned().unwrap_or(asked.serial);
             }
             _ => {}
         }
@@ -177,7 +184,17 @@ impl Script for Inventory {
         })
     }
 
-    fn learn(&mut self, _demand: &Demand, _answer: &Answer) {}
+    fn learn(&mut self, demand: &Demand, answer: &Answer) {
+        let serial = asked::<Asked>(demand).serial;
+        match (demand.f, answer.outcome) {
+            ("register", Outcome::Ok | Outcome::Info) => self.left.push_back(serial),
+            ("delete", Outcome::Ok) => self.left.retain(|left| *left != serial),
+            ("delete", Outcome::Fail) if answer.error.as_deref() == Some("not_found") => {
+                self.left.retain(|left| *left != serial);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn failed(answer: Answer, why: &str) -> Answer {
