@@ -12,6 +12,14 @@ const TICKS_PER_SECOND: u64 = 100;
 /// How often the disk is asked to sync, to learn what one sync costs.
 const SYNCS: usize = 500;
 
+/// Whether a process goes on; one that has ended and was not waited for yet does not.
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program, which may hold anything, ends with the last bracket.
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with('Z'))
+}
+
 /// A line for the report: cores, CPU, memory, kernel, load.
 pub fn describe() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;

@@ -4,6 +4,7 @@
 //! one system runs at a time and both meet the same machine in turn.
 
 mod client;
+mod handover;
 mod load;
 mod machine;
 mod report;
@@ -38,6 +39,9 @@ struct Options {
     /// Measure one system only
     #[arg(long, value_name = "SYSTEM")]
     only: Option<Kind>,
+    /// Measure only how long writes stand still when another node leads
+    #[arg(long)]
+    handover: bool,
     /// A minute instead of ten; shows that it runs, compares nothing
     #[arg(long)]
     quick: bool,
@@ -52,6 +56,7 @@ struct Plan {
     measured: Duration,
     keys: u64,
     rest: Duration,
+    handovers: u32,
 }
 
 const FULL: Plan = Plan {
@@ -62,6 +67,7 @@ const FULL: Plan = Plan {
     measured: Duration::from_secs(5),
     keys: 1_000_000,
     rest: Duration::from_secs(20),
+    handovers: 20,
 };
 
 const QUICK: Plan = Plan {
@@ -71,6 +77,7 @@ const QUICK: Plan = Plan {
     measured: Duration::from_secs(2),
     keys: 50_000,
     rest: Duration::from_secs(5),
+    handovers: 3,
     ..FULL
 };
 
@@ -96,8 +103,13 @@ async fn run() -> Result<()> {
         None => tempfile::tempdir(),
     };
     let dir = dir.context("no directory for the data")?;
-    let plan = if options.quick { QUICK } else { FULL };
+    let mut plan = if options.quick { QUICK } else { FULL };
     let mut kinds = vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared];
+    if options.handover {
+        plan.sizes = &[];
+        plan.keys = 0;
+        kinds.truncate(1);
+    }
     kinds.retain(|kind| options.only.is_none_or(|only| only == *kind));
     if programs.etcd.is_none() {
         progress(format_args!(
@@ -148,6 +160,13 @@ async fn measure(plan: &Plan, kinds: &[Kind], programs: &Programs, dir: &Path) -
             }
         }
         report.cells.extend(cells);
+    }
+    if kinds.contains(&Kind::Onward) {
+        report.handovers = handover::measure(programs, &dir.join("handover"), plan.handovers).await?;
+    }
+    // Nothing but handovers is asked for.
+    if plan.keys == 0 {
+        return Ok(report);
     }
     for kind in kinds.iter().filter(|kind| **kind != Kind::EtcdShared) {
         let system = System::start(*kind, 3, programs, &dir.join(format!("{kind:?}-rest"))).await?;

@@ -1,9 +1,11 @@
 //! The report: what was measured, on what, and which bars were met. Markdown, for docs/benchmarks.md.
 
+use crate::handover::Handover;
 use crate::load::{Sample, VALUE_BYTES};
 use crate::standing::{Idle, Restart};
 use crate::system::Kind;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Restart with the keys of a full run must take less than this.
 const RESTART_BAR_MS: u128 = 2000;
@@ -36,6 +38,8 @@ pub struct Report {
     pub restarts: Vec<Restart>,
     /// Nodes at rest.
     pub idle: Vec<Idle>,
+    /// Changes of who leads.
+    pub handovers: Vec<Handover>,
     /// Whether the run was shortened, so that its numbers say little.
     pub quick: bool,
 }
@@ -50,9 +54,12 @@ impl Report {
         for (name, value) in &self.facts {
             line(&mut text, format_args!("- {name}: {value}"));
         }
-        self.writes(&mut text);
+        if !self.cells.is_empty() {
+            self.writes(&mut text);
+        }
         self.restarts(&mut text);
         self.rest(&mut text);
+        self.handovers(&mut text);
         self.bars(&mut text);
         text.push('\n');
         text
@@ -117,7 +124,40 @@ impl Report {
         }
     }
 
+    fn handovers(&self, text: &mut String) {
+        if self.handovers.is_empty() {
+            return;
+        }
+        line(
+            text,
+            format_args!("\n### Another node leads, three nodes, 16 writers\n"),
+        );
+        line(
+            text,
+            format_args!(
+                "| what happens | times | writes stand still, median | longest | failed writes |\n|---|--:|--:|--:|--:|"
+            ),
+        );
+        for handover in &self.handovers {
+            let Handover {
+                what, still, failed, ..
+            } = handover;
+            line(
+                text,
+                format_args!(
+                    "| {what} | {} | {} ms | {} ms | {failed} |",
+                    still.len(),
+                    median(still).as_millis(),
+                    still.last().copied().unwrap_or_default().as_millis()
+                ),
+            );
+        }
+    }
+
     fn rest(&self, text: &mut String) {
+        if self.idle.is_empty() {
+            return;
+        }
         line(text, format_args!("\n### Three nodes at rest\n"));
         line(
             text,
@@ -179,6 +219,19 @@ impl Report {
                 format_args!("| {bar} | {ms} ms | {} |", verdict(ms < RESTART_BAR_MS)),
             );
         }
+        for handover in &self.handovers {
+            if let Some(bar) = handover.bar {
+                let (took, bar) = (median(&handover.still).as_millis(), bar.as_millis());
+                let met = verdict(took < bar && handover.failed == 0);
+                let what = handover.what;
+                line(
+                    text,
+                    format_args!(
+                        "| {what}: writes stand still for less than {bar} ms, and none fails | {took} ms | {met} |"
+                    ),
+                );
+            }
+        }
         if let Some(ours) = self.idle.iter().find(|idle| idle.kind == Kind::Onward) {
             let most = ours.permille.iter().copied().max().unwrap_or(0);
             let bar = format!("an idle node under {} of one core", in_percent(IDLE_BAR_PERMILLE));
@@ -196,6 +249,11 @@ impl Report {
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes all that is written to it");
+}
+
+/// Of times in order of length.
+fn median(times: &[Duration]) -> Duration {
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 fn verdict(met: bool) -> &'static str {

@@ -68,7 +68,7 @@ pub struct System {
     /// Its server processes, one a node.
     pub pids: Vec<u32>,
     logs: Vec<PathBuf>,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
 }
 
 impl System {
@@ -100,6 +100,32 @@ impl System {
             );
         }
         words.join("\n")
+    }
+
+    /// Sends a signal to one of the nodes.
+    pub fn signal(&self, index: usize, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pids[index])?), signal)?;
+        Ok(())
+    }
+
+    /// Starts one of our nodes again, once the process that it had has let go of its directory.
+    pub fn start_again(&mut self, index: usize, programs: &Programs) -> Result<()> {
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while machine::is_running(self.pids[index]) {
+            ensure!(Instant::now() < deadline, "node {index} does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = File::options().append(true).open(&self.logs[index])?;
+        let mut command = Command::new(&programs.onward);
+        command
+            .args(["serve", "--config"])
+            .arg(self.logs[index].with_file_name("onward.toml"))
+            .stdout(Stdio::null())
+            .stderr(log);
+        let process = Process::spawn(&mut command)?;
+        self.pids[index] = process.0.id();
+        self.processes.push(process);
+        Ok(())
     }
 
     /// Kills the nodes without warning.
@@ -186,7 +212,7 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
             .iter()
             .map(|node| node.dir.join("onward.log"))
             .collect(),
-        _processes: vec![process],
+        processes: vec![process],
     })
 }
 
@@ -259,7 +285,7 @@ async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Res
         logs: (0..nodes)
             .map(|index| dir.join(format!("node{index}.log")))
             .collect(),
-        _processes: processes,
+        processes,
     })
 }
 
