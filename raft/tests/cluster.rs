@@ -524,6 +524,51 @@ async fn strangers_are_refused() {
     node.shutdown().await;
 }
 
+/// A member of another cluster, such as one that was restored from a backup, may have the address of one of ours by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_members_of_its_own_cluster_can_tell_a_node_that_it_was_removed() {
+    let mut site = Site::new(3);
+    let mut nodes = site.start_all().await;
+    write(&nodes[0], "a", "1").await;
+    let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
+    let left = (leader.0 % 3) as usize;
+    let alone = nodes.remove(left);
+    let mut addresses = Vec::new();
+    for node in nodes {
+        addresses.push(node.peer_address().to_string());
+        node.abandon().await;
+    }
+    // Who is there now is ahead, and does not know the node that is left.
+    let dir = tempfile::tempdir().expect("temp dir");
+    let other = until("another cluster to take an address", async || {
+        let mut config = Config::new(dir.path(), "test");
+        config.node_id = Some(NodeId(9));
+        config.peer_listen.clone_from(&addresses[0]);
+        config.initial_members = vec![InitialMember {
+            id: NodeId(9),
+            peer_address: addresses[0].clone(),
+            http_url: "http://127.0.0.1:1".to_owned(),
+        }];
+        Node::start(config).await.ok()
+    })
+    .await;
+    leader_of(&[&other]).await;
+    for round in 0..20 {
+        write(&other, &format!("{round}"), "x").await;
+    }
+    let change = Change::Add {
+        peer_address: "127.0.0.1:9".to_owned(),
+        replaces: None,
+    };
+    let changed = other.cluster().change(change, PROPOSE_MS).await;
+    assert!(matches!(changed, Ok(Changed::Admitted { .. })), "{changed:?}");
+    // It asks twice a second once it has heard of no leader for a while.
+    let removed = tokio::time::timeout(Duration::from_secs(5), alone.removed()).await;
+    assert!(removed.is_err(), "{removed:?}");
+    alone.abandon().await;
+    other.abandon().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_voter_does_not_come_back_under_its_id() {
     let mut site = Site::new(3);

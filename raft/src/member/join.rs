@@ -243,6 +243,7 @@ pub(crate) async fn form_or_join(engine: &Arc<Engine>, config: &Config) -> Resul
 async fn ask_for_vote(engine: Arc<Engine>, joining: Joining) {
     let request = MemberRequest::Promote {
         id: engine.identity.node,
+        cluster: engine.cluster_id(),
         replaces: joining.replaces,
     };
     let mut saying = Saying::default();

@@ -108,7 +108,8 @@ impl Engine {
             Some((revision, true)) => Some(revision).max(admitted),
             _ => admitted,
         }?;
-        let request = MemberRequest::Standing { id: me };
+        let cluster = self.cluster_id();
+        let request = MemberRequest::Standing { id: me, cluster };
         // One that has no log yet knows only whom it joined through.
         let through = self
             .standing

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// How long a change of the membership may take to be committed.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,12 +49,17 @@ impl Engine {
                 cluster,
                 replaces,
             } => self.admit(PeerNode { peer, http }, &cluster, replaces).await,
-            MemberRequest::Promote { id, replaces } => self.promote(id.0, replaces.map(|gone| gone.0)).await,
+            MemberRequest::Promote { cluster, .. } if cluster != self.cluster_id() => {
+                Err(self.stranger(cluster))
+            }
+            MemberRequest::Promote { id, replaces, .. } => {
+                self.promote(id.0, replaces.map(|gone| gone.0)).await
+            }
             MemberRequest::Remove { id } => self.remove(id.0).await,
             MemberRequest::Transfer { from, to } => self.transfer(from.0, to.map(|to| to.0)).await,
             MemberRequest::Known { id } if self.knows_log_of(id) => Ok(MemberAnswer::Done),
             MemberRequest::Known { id } => Err(MemberAnswer::Failed(format!("no log of node {id} is known"))),
-            MemberRequest::Standing { id } => Ok(self.standing_of(id)),
+            MemberRequest::Standing { id, cluster } => Ok(self.tell_standing(id, cluster)),
         };
         match &done {
             Ok(MemberAnswer::Following { .. } | MemberAnswer::Standing { .. })
@@ -410,6 +416,21 @@ impl Engine {
                 let settled = self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await;
                 tracing::info!(?settled, "saw a change of the voters through");
             }
+        }
+    }
+
+    /// A node of another cluster took this one for one of its own.
+    fn stranger(&self, cluster: Uuid) -> MemberAnswer {
+        let ours = self.cluster_id();
+        MemberAnswer::Failed(format!("this is a member of cluster {ours}, not of {cluster}"))
+    }
+
+    /// Answers a node that asks whether it still belongs.
+    pub(crate) fn tell_standing(&self, id: NodeId, cluster: Uuid) -> MemberAnswer {
+        if cluster == self.cluster_id() {
+            self.standing_of(id)
+        } else {
+            self.stranger(cluster)
         }
     }
 

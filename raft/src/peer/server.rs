@@ -310,7 +310,7 @@ async fn member_anywhere(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, S
     let answer = match request {
         // Who asks this will not wait for an election.
         MemberRequest::Known { .. } => engine.change_members_here(request).await,
-        MemberRequest::Standing { id } => engine.standing_of(id),
+        MemberRequest::Standing { id, cluster } => engine.tell_standing(id, cluster),
         request => engine.change_members(request, Instant::now() + PATIENCE).await,
     };
     Ok(codec::encode(&answer))

@@ -69,15 +69,20 @@ pub(crate) enum MemberRequest {
         replaces: Option<NodeId>,
     },
     /// Give a learner its vote, if it has caught up, and let go of the one that it replaces.
-    Promote { id: NodeId, replaces: Option<NodeId> },
+    Promote {
+        id: NodeId,
+        /// The cluster that it was let in to.
+        cluster: Uuid,
+        replaces: Option<NodeId>,
+    },
     /// Let go of a member.
     Remove { id: NodeId },
     /// Hand leadership over from this node, to a certain one or to the best.
     Transfer { from: NodeId, to: Option<NodeId> },
     /// Is there a log of this node, as far as the leader knows? `Done` means yes.
     Known { id: NodeId },
-    /// Is this node a member, as far as the one that is asked has applied? Anyone may answer.
-    Standing { id: NodeId },
+    /// Is this node a member, as far as the one that is asked has applied? Anyone of the same cluster may answer.
+    Standing { id: NodeId, cluster: Uuid },
 }
 
 /// What came of it.
