@@ -118,6 +118,8 @@ pub struct Config {
     pub dns: Dns,
     /// The ingress.
     pub ingress: Ingress,
+    /// The disk below `data_dir`.
+    pub disk: Disk,
     /// The initial members, the same on each.
     pub members: Vec<Member>,
 }
@@ -174,6 +176,15 @@ pub struct Ingress {
     pub instance_address: Option<IpAddr>,
 }
 
+/// The disk below `data_dir`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Disk {
+    /// How much of it is kept free, in MiB: with less, writes that add are refused. A twentieth of the disk by default, at
+    /// least 512, at most 2048 and a quarter of the disk; 0 refuses nothing.
+    pub reserve_mib: Option<u64>,
+}
+
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -190,6 +201,7 @@ impl Default for Config {
             peer: Peer::default(),
             dns: Dns::default(),
             ingress: Ingress::default(),
+            disk: Disk::default(),
             members: Vec::new(),
         }
     }

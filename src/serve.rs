@@ -225,5 +225,6 @@ fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Co
         ..SnapshotPolicy::default()
     };
     raft.limits.in_flight_max = config.peer.proposals_max;
+    raft.limits.disk_reserve_bytes = config.disk.reserve_mib.map(|mib| mib << 20);
     raft
 }

@@ -9,6 +9,7 @@ mod machines;
 mod members;
 mod observability;
 mod overload;
+mod room;
 mod services;
 mod site;
 mod support;

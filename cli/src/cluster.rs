@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::Subcommand;
 use onward_api::wire::Stamped;
-use onward_api::wire::cluster::{Role, Status};
+use onward_api::wire::cluster::{Disk, Role, Status};
 
 /// Commands on the cluster.
 #[derive(Debug, Subcommand)]
@@ -65,6 +65,9 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
         .field("leader", Cell::maybe(status.leader))
         .field("term", status.term)
         .field("revision", status.applied);
+    for alarm in &status.alarms {
+        details = details.field("alarm", Cell::toned(alarm, Tone::Bad));
+    }
     if let Some(under_way) = &status.under_way {
         let (step, far) = member::step(under_way);
         let far = if far.is_empty() { far } else { format!(", {far}") };
@@ -81,6 +84,7 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
                 ),
             )
             .field("snapshot", status.snapshot)
+            .field("same state", format!("found at revision {}", status.agreed))
             .field("log time", exact(status.log_time))
             .field(
                 "leader heard",
@@ -103,9 +107,20 @@ fn role(role: Role) -> &'static str {
     }
 }
 
+/// What is free, in bytes and of the whole.
+fn disk_free(disk: Option<&Disk>) -> Cell {
+    let Some(disk) = disk else {
+        return Cell::maybe(None::<u64>);
+    };
+    let gib_tenths = disk.free_bytes * 10 / (1 << 30);
+    let percent = disk.free_bytes * 100 / disk.total_bytes.max(1);
+    let text = format!("{}.{} GiB, {percent} %", gib_tenths / 10, gib_tenths % 10);
+    Cell::toned(text, if disk.nearly_full { Tone::Bad } else { Tone::Plain })
+}
+
 fn members(status: &Status) -> Table {
     let mut table = Table::new(
-        &["NODE", "ROLE", "API", "LAG", "LAST CONTACT"],
+        &["NODE", "ROLE", "API", "LAG", "LAST CONTACT", "DISK FREE"],
         &["PEERS", "MATCHED"],
     );
     for member in &status.members {
@@ -120,6 +135,7 @@ fn members(status: &Status) -> Table {
             Cell::from(&member.http_url),
             Cell::maybe(member.lag),
             Cell::maybe(member.last_contact_ms.map(|ms| format!("{ms} ms"))),
+            disk_free(member.disk.as_ref()),
             Cell::from(&member.peer_address),
             Cell::maybe(member.matched),
         ]);

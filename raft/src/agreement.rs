@@ -93,6 +93,7 @@ impl Engine {
                 if self.leads() {
                     self.settle_all(&mut rounds).await;
                 } else {
+                    self.leave_room_to_others();
                     rounds = Rounds::default();
                 }
             }
@@ -110,6 +111,7 @@ impl Engine {
             (voters, members)
         };
         let reports = self.reports.fresh();
+        self.judge_room(&voters, &reports);
         let level = self.state.read(|view| Ok(system::gate(view)?.feature_level));
         let known = members.iter().map(|id| Some(reports.get(id)?.feature_level_max));
         // One that is silent may run an older release.
@@ -175,7 +177,7 @@ impl Engine {
     }
 
     /// Has a command of the leader's own applied; what comes of it shows in the next round.
-    async fn command(&self, command: system::Command) {
+    pub(crate) async fn command(&self, command: system::Command) {
         let proposal = Proposal::new(Actor::new("raft:agreement"), Command::System(command));
         if let Err(error) = self.propose_timed(proposal, PROPOSE_DEADLINE_MS).await {
             tracing::debug!(%error, "a command of the leader's own has no outcome");
@@ -232,6 +234,7 @@ mod tests {
             let report = Report {
                 feature_level_max: 3,
                 mark: Some(mark),
+                room: None,
             };
             (*node, report)
         };

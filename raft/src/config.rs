@@ -137,11 +137,17 @@ impl Default for SnapshotPolicy {
 pub struct Limits {
     /// The most proposals under way on this node, its own and those that peers forwarded to it each.
     pub in_flight_max: usize,
+    /// How much of the disk is kept free, in bytes: with less than that, writes that add are refused. `None` is a
+    /// twentieth of the disk, at least 512 MiB, at most 2 GiB and a quarter of the disk; 0 refuses nothing.
+    pub disk_reserve_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { in_flight_max: 8192 }
+        Limits {
+            in_flight_max: 8192,
+            disk_reserve_bytes: None,
+        }
     }
 }
 

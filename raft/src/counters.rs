@@ -19,6 +19,7 @@ pub(crate) struct Counters {
     pub(crate) submissions_in_flight: AtomicUsize,
     pub(crate) proposals: AtomicU64,
     pub(crate) proposals_overloaded: AtomicU64,
+    pub(crate) proposals_without_room: AtomicU64,
     pub(crate) proposals_forwarded: AtomicU64,
     pub(crate) proposals_served_for_peers: AtomicU64,
     pub(crate) read_rounds: AtomicU64,

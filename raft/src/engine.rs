@@ -10,6 +10,7 @@ use crate::member::Standing;
 use crate::peer::Peers;
 use crate::read::Rounds;
 use crate::report::Reports;
+use crate::room::Room;
 use crate::runtime::{Tasks, watch};
 use crate::state::{State, StateStore};
 use crate::trust::Trust;
@@ -55,6 +56,7 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     pub(crate) rounds: Rounds,
     pub(crate) reports: Reports,
+    pub(crate) room: Room,
     /// Told when there is something for the leader to settle.
     pub(crate) judge: Notify,
     pub(crate) trust: Trust,
@@ -100,6 +102,7 @@ impl Engine {
             limits: parts.limits,
             rounds: Rounds::default(),
             reports: Reports::default(),
+            room: Room::default(),
             judge: Notify::new(),
             trust: parts.trust,
             standing: parts.standing,

@@ -3,6 +3,8 @@
 //!
 //! What a node keeps outside its two databases goes through here: its identity and notes, the watermark, snapshots.
 
+use crate::room::Space;
+use nix::sys::statvfs::statvfs;
 use std::any::Any;
 use std::fs::{self, TryLockError};
 use std::io;
@@ -64,6 +66,8 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Takes a lock file for this process; `None` where another has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// How much room there is where `path` is; `None` where nobody can tell.
+    fn space(&self, path: &Path) -> io::Result<Option<Space>>;
 }
 
 const COPY_BYTES: usize = 1 << 20;
@@ -200,6 +204,16 @@ impl Files for Disk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         fs::File::open(path)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        let found = statvfs(path)?;
+        let space = Space {
+            free_bytes: found.blocks_available() * found.fragment_size(),
+            total_bytes: found.blocks() * found.fragment_size(),
+        };
+        // File systems in user space may not say.
+        Ok((space.total_bytes > 0).then_some(space))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {

@@ -33,6 +33,7 @@ mod peer;
 mod propose;
 mod read;
 mod report;
+mod room;
 mod runtime;
 #[cfg(feature = "simulation")]
 pub mod sim;

@@ -2,6 +2,7 @@
 //! happened: who watches a number must find it before it moves.
 
 use crate::engine::Engine;
+use crate::room::Stage;
 use onward_statemachine::ports::{ClusterStatus, Metric, Reading, Role};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -69,6 +70,11 @@ fn counted(engine: &Engine) -> Vec<Metric> {
             &counters.proposals_overloaded,
         ),
         (
+            "onward_raft_proposals_without_room_total",
+            "Proposals refused because the disk is nearly full.",
+            &counters.proposals_without_room,
+        ),
+        (
             "onward_raft_proposals_forwarded_total",
             "Proposals sent to the leader.",
             &counters.proposals_forwarded,
@@ -127,6 +133,7 @@ fn counted(engine: &Engine) -> Vec<Metric> {
 /// What goes up and down.
 fn standing(engine: &Engine, status: &ClusterStatus) -> Vec<Metric> {
     let counters = &engine.counters;
+    let room = engine.room.own();
     let rows = [
         (
             "onward_raft_proposals_in_flight",
@@ -183,6 +190,31 @@ fn standing(engine: &Engine, status: &ClusterStatus) -> Vec<Metric> {
             "onward_raft_leader_age_ms",
             "How long ago a leader was heard.",
             engine.age_ms(),
+        ),
+        (
+            "onward_raft_disk_free_bytes",
+            "What is free on the disk of this node's data.",
+            room.map_or(0, |room| room.free_bytes),
+        ),
+        (
+            "onward_raft_disk_total_bytes",
+            "The size of that disk; 0 where it cannot be measured.",
+            room.map_or(0, |room| room.total_bytes),
+        ),
+        (
+            "onward_raft_disk_reserve_bytes",
+            "What is kept free: with less, writes that add are refused.",
+            room.map_or(0, |room| room.reserve_bytes),
+        ),
+        (
+            "onward_raft_disk_nearly_full",
+            "1 where less than the reserve is free.",
+            u64::from(room.is_some_and(|room| room.stage > Stage::Enough)),
+        ),
+        (
+            "onward_raft_writes_refused",
+            "1 on a leader that refuses writes for lack of room on the disks.",
+            u64::from(engine.room.shortage().is_some()),
         ),
         (
             "onward_raft_state_hash_agreed_revision",

@@ -263,6 +263,7 @@ impl Node {
         tasks.spawn(engine.clone().watch_log());
         tasks.spawn(engine.clone().keep_reporting());
         tasks.spawn(engine.clone().keep_agreement());
+        tasks.spawn(engine.clone().keep_room(config.limits));
         tasks.spawn(engine.clone().keep_clock());
         tasks.spawn(engine.clone().settle_voters());
         tasks.spawn(engine.clone().watch_standing());

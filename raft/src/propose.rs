@@ -12,12 +12,13 @@ use crate::fault::die;
 use crate::peer::channel::CallError;
 use crate::peer::frame::Lane;
 use crate::peer::wire::{Proposed, kind};
+use crate::room::Shortage;
 use crate::runtime::new_uuid;
 use crate::types::{Payload, PeerNode, Reply, TypeConfig};
 use bytes::Bytes;
 use onward_statemachine::apply::{self, ENVELOPE_BYTES_MAX};
 use onward_statemachine::ports::{BoxFuture, Proposal, ProposeError, Proposer};
-use onward_statemachine::{CommandId, Envelope, Fault, Millis, Outcome, codec};
+use onward_statemachine::{CommandId, Envelope, Fault, Millis, NodeId, Outcome, codec};
 use openraft::errors::ClientWriteError;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -32,6 +33,8 @@ use uuid::Uuid;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// What an overloaded node tells its callers.
 const RETRY_AFTER_MS: u64 = 50;
+/// The same of a cluster that is short of disk.
+const ROOM_RETRY_AFTER_MS: u64 = 10_000;
 
 /// One proposal under way; ends when it is dropped.
 struct InFlight {
@@ -82,6 +85,14 @@ impl Engine {
         // One that does not know the time yet does not lead yet.
         if !self.leads() || !self.clock.is_ready() {
             return answer(Proposed::NotLeader);
+        }
+        if let Some(Shortage { node, measured }) = self.room.refuses(&envelope.command) {
+            self.counters.proposals_without_room.fetch_add(1, Relaxed);
+            return answer(Proposed::NoRoom {
+                node: NodeId(node),
+                free_bytes: measured.free_bytes,
+                reserve_bytes: measured.reserve_bytes,
+            });
         }
         // Twice the bound of one node, so that a busy leader does not turn away its peers.
         let guard = match InFlight::begin(&self.counters, Counters::submitted, self.limits.in_flight_max * 2)
@@ -289,6 +300,16 @@ fn tried(proposed: Proposed) -> Tried {
             retry_after_ms: RETRY_AFTER_MS,
         }),
         Proposed::TooLarge { bytes } => Err(too_large(bytes as usize)),
+        Proposed::NoRoom {
+            node,
+            free_bytes,
+            reserve_bytes,
+        } => Err(ProposeError::DiskNearlyFull {
+            node,
+            free_bytes,
+            reserve_bytes,
+            retry_after_ms: ROOM_RETRY_AFTER_MS,
+        }),
         Proposed::Poisonous(why) => Err(ProposeError::Poisonous(why)),
     })
 }

@@ -8,6 +8,7 @@
 use crate::engine::Engine;
 use crate::peer::frame::Lane;
 use crate::peer::wire::{self, kind};
+use crate::room::Measured;
 use onward_statemachine::codec;
 use onward_statemachine::system::{FEATURE_LEVEL_MAX, Mark};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) feature_level_max: u32,
     /// Its state at the last mark that it applied.
     pub(crate) mark: Option<Mark>,
+    /// Its disk, where it can be measured.
+    pub(crate) room: Option<Measured>,
 }
 
 /// A report as the leader passes it on.
@@ -82,6 +85,7 @@ impl Engine {
         Report {
             feature_level_max: FEATURE_LEVEL_MAX,
             mark: self.state.last_mark(),
+            room: self.room.own(),
         }
     }
 

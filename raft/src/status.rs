@@ -2,14 +2,19 @@
 
 use crate::engine::Engine;
 use crate::metrics;
+use crate::room::{Measured, Stage};
 use crate::types::{TypeConfig, revision_of};
 use onward_statemachine::membership::{Change, ChangeError, Changed, JoinStep, UnderWay};
-use onward_statemachine::ports::{BoxFuture, Cluster, ClusterStatus, Member, Metric, Role};
+use onward_statemachine::ports::{BoxFuture, Cluster, ClusterStatus, Disk, Member, Metric, Role};
 use onward_statemachine::{NodeId, Revision, system};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A member that has not answered the leader for so long is an alarm.
+const SILENT_MS: u64 = 5_000;
 
 /// The cluster as one node sees it.
 pub(crate) struct NodeCluster(pub(crate) Arc<Engine>);
@@ -27,6 +32,7 @@ impl Cluster for NodeCluster {
             ServerState::Learner => Role::Learner,
             ServerState::Follower | ServerState::Shutdown => Role::Follower,
         };
+        let reports = engine.reports.fresh();
         let members = membership.nodes().map(|(id, node)| {
             let myself = *id == engine.id();
             let matched = metrics.replication.as_ref().and_then(|known| known.get(id));
@@ -49,6 +55,7 @@ impl Cluster for NodeCluster {
                         .flatten()
                         .map(|heard| heard.into_inner().elapsed().as_millis() as u64)
                 },
+                disk: reports.get(id).and_then(|report| report.room).map(disk),
             }
         });
         let acked = metrics
@@ -58,7 +65,10 @@ impl Cluster for NodeCluster {
             Role::Leader => voters.len() == 1 || acked.is_some_and(|age| age < engine.timings.lease() * 2),
             _ => engine.leader().is_some() && engine.age_ms() < engine.timings.election_max_ms * 2,
         };
+        let members: Vec<Member> = members.collect();
         ClusterStatus {
+            alarms: alarms(engine, healthy, &members),
+            agreed: Revision(engine.counters.hash_agreed_revision.load(Relaxed)),
             cluster_id: engine.cluster_id(),
             node: engine.identity.node,
             role,
@@ -70,7 +80,7 @@ impl Cluster for NodeCluster {
             snapshot: revision_of(metrics.snapshot.as_ref()),
             first_log: Revision(engine.log.first_index()),
             log_time: engine.state.read(|view| Ok(system::clock(view)?.now)),
-            members: members.collect(),
+            members,
             healthy,
             under_way: under_way(engine, &metrics),
         }
@@ -83,6 +93,49 @@ impl Cluster for NodeCluster {
     fn metrics(&self) -> Vec<Metric> {
         metrics::of(&self.0, &self.status())
     }
+}
+
+fn disk(measured: Measured) -> Disk {
+    let Measured {
+        free_bytes,
+        total_bytes,
+        reserve_bytes,
+        stage,
+    } = measured;
+    Disk {
+        free_bytes,
+        total_bytes,
+        reserve_bytes,
+        nearly_full: stage > Stage::Enough,
+    }
+}
+
+/// What an operator has to see to, the worst first.
+fn alarms(engine: &Engine, healthy: bool, members: &[Member]) -> Vec<String> {
+    let mut alarms = Vec::new();
+    if !healthy {
+        alarms.push("no majority of the members is in touch: nothing can be written".to_owned());
+    }
+    if engine.counters.hash_disputed.load(Relaxed) > 0 {
+        alarms.push("members hold different states, and no majority tells who is right".to_owned());
+    }
+    if engine.room.shortage().is_some() {
+        alarms.push("writes are refused, for lack of room on the disks; deletes are taken".to_owned());
+    }
+    for member in members {
+        let id = member.id;
+        if let Some(disk) = member.disk.filter(|disk| disk.nearly_full) {
+            let (free, reserve) = (disk.free_bytes >> 20, disk.reserve_bytes >> 20);
+            alarms.push(format!(
+                "the disk of node {id} is nearly full: {free} MiB are free, {reserve} MiB are kept in reserve"
+            ));
+        }
+        let silent = member.last_contact_ms.filter(|ms| *ms > SILENT_MS);
+        if let Some(ms) = silent {
+            alarms.push(format!("node {id} has not answered for {} s", ms / 1000));
+        }
+    }
+    alarms
 }
 
 /// What is changing about who belongs to the cluster, as far as this node knows.

@@ -23,6 +23,7 @@ mod command;
 pub mod deployments;
 pub mod digest;
 pub mod dump;
+pub mod footprint;
 pub mod hash;
 mod ids;
 pub mod journal;

@@ -48,6 +48,22 @@ pub enum ProposeError {
         /// When to try again.
         retry_after_ms: u64,
     },
+    /// Nothing was done: the disk of the leader, or those of a majority, are nearly full, and the command adds to them.
+    #[error(
+        "the disk of node {node} is nearly full: {} MiB are free, and {} MiB are kept in reserve. Deletes are taken, and \
+         so is everything again once there is room: delete what is not needed, or enlarge the disk",
+        free_bytes >> 20, reserve_bytes >> 20
+    )]
+    DiskNearlyFull {
+        /// Whose disk.
+        node: NodeId,
+        /// What is free on it.
+        free_bytes: u64,
+        /// What is kept in reserve.
+        reserve_bytes: u64,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
     /// Nothing was done: the encoded command is larger than the log takes.
     #[error("the command encodes to {bytes} bytes; the most is {max}")]
     TooLarge {
@@ -170,6 +186,21 @@ pub struct Member {
     pub matched: Option<Revision>,
     /// When it last answered, in ms ago; only the leader knows it of others.
     pub last_contact_ms: Option<u64>,
+    /// Its disk, as it last reported it.
+    pub disk: Option<Disk>,
+}
+
+/// The disk that a member keeps its data on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// What is free.
+    pub free_bytes: u64,
+    /// Its size.
+    pub total_bytes: u64,
+    /// What is kept free.
+    pub reserve_bytes: u64,
+    /// Whether there is less.
+    pub nearly_full: bool,
 }
 
 /// The cluster, as the node that is asked sees it.
@@ -203,6 +234,10 @@ pub struct ClusterStatus {
     pub healthy: bool,
     /// What is changing about who belongs to it.
     pub under_way: Option<UnderWay>,
+    /// The last revision at which this node was found to have the state of the majority; 0 before the first.
+    pub agreed: Revision,
+    /// What is wrong, for people, the worst first.
+    pub alarms: Vec<String>,
 }
 
 /// Looks at the cluster from this node, and changes who belongs to it.

@@ -104,6 +104,8 @@ edge_codes! {
     NOT_READY = 503 "not_ready";
     /// This node is going down.
     SHUTTING_DOWN = 503 "shutting_down";
+    /// The disks have no room for what adds to them.
+    DISK_NEARLY_FULL = 507 "disk_nearly_full";
     /// The command may have been done, or may yet be.
     OUTCOME_UNKNOWN = 504 "outcome_unknown";
 }
@@ -179,6 +181,9 @@ pub(crate) fn not_proposed(error: &ProposeError) -> Problem {
     match error {
         ProposeError::NoLeader => NO_LEADER.because(detail),
         ProposeError::Overloaded { retry_after_ms, .. } => OVERLOADED.because(detail).retry_after(*retry_after_ms),
+        ProposeError::DiskNearlyFull { retry_after_ms, .. } => {
+            DISK_NEARLY_FULL.because(detail).retry_after(*retry_after_ms)
+        }
         ProposeError::TooLarge { .. } => COMMAND_TOO_LARGE.because(detail),
         ProposeError::Poisonous(_) => COMMAND_POISONOUS.because(detail),
         ProposeError::ShuttingDown => SHUTTING_DOWN.because(detail),

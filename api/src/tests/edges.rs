@@ -5,7 +5,7 @@ use crate::Limits;
 use axum::body::Body;
 use bytes::Bytes;
 use onward_statemachine::ports::{ProposeError, ReadError};
-use onward_statemachine::{CommandId, Revision};
+use onward_statemachine::{CommandId, NodeId, Revision};
 use serde_json::json;
 use std::convert::Infallible;
 use uuid::Uuid;
@@ -232,6 +232,20 @@ async fn proposals_without_outcome_say_what_to_do() {
     assert_eq!(
         answered.problem(429, "overloaded", &["9"])["retry_after_ms"],
         1_200
+    );
+
+    fail(ProposeError::DiskNearlyFull {
+        node: NodeId(3),
+        free_bytes: 40 << 20,
+        reserve_bytes: 512 << 20,
+        retry_after_ms: 10_000,
+    });
+    let answered = put().await;
+    assert_eq!(answered.headers["retry-after"], "10");
+    answered.problem(
+        507,
+        "disk_nearly_full",
+        &["node 3", "40 MiB", "512 MiB", "Deletes"],
     );
 
     fail(ProposeError::TooLarge { bytes: 9, max: 8 });

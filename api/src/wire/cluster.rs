@@ -2,7 +2,7 @@
 
 use super::members::UnderWay;
 use super::{Time, time};
-use onward_statemachine::ports::{ClusterStatus, Member as PortMember, Role as PortRole};
+use onward_statemachine::ports::{ClusterStatus, Disk as PortDisk, Member as PortMember, Role as PortRole};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -54,6 +54,12 @@ pub struct Status {
     /// What is changing about who belongs to the cluster.
     #[serde(default)]
     pub under_way: Option<UnderWay>,
+    /// The last revision at which this node was found to have the state of the majority; 0 before the first.
+    #[serde(default)]
+    pub agreed: u64,
+    /// What is wrong, for people, the worst first.
+    #[serde(default)]
+    pub alarms: Vec<String>,
 }
 
 /// A member of the cluster.
@@ -73,6 +79,34 @@ pub struct Member {
     pub lag: Option<u64>,
     /// When it last answered, in ms ago; only the leader knows it of others.
     pub last_contact_ms: Option<u64>,
+    /// Its disk, as it last reported it.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+}
+
+/// The disk that a member keeps its data on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = MemberDisk)]
+pub struct Disk {
+    /// What is free.
+    pub free_bytes: u64,
+    /// Its size.
+    pub total_bytes: u64,
+    /// What is kept free: with less, writes that add are refused.
+    pub reserve_bytes: u64,
+    /// Whether there is less.
+    pub nearly_full: bool,
+}
+
+impl From<PortDisk> for Disk {
+    fn from(disk: PortDisk) -> Self {
+        Disk {
+            free_bytes: disk.free_bytes,
+            total_bytes: disk.total_bytes,
+            reserve_bytes: disk.reserve_bytes,
+            nearly_full: disk.nearly_full,
+        }
+    }
 }
 
 /// The whole state of the node that is asked, in few digits.
@@ -102,6 +136,7 @@ impl From<ClusterStatus> for Status {
                 .matched
                 .map(|revision| status.last_log.0.saturating_sub(revision.0)),
             last_contact_ms: member.last_contact_ms,
+            disk: member.disk.map(Disk::from),
         };
         Status {
             cluster_id: status.cluster_id,
@@ -123,6 +158,8 @@ impl From<ClusterStatus> for Status {
             log_time: time(status.log_time),
             members: status.members.into_iter().map(member).collect(),
             under_way: status.under_way.map(UnderWay::from),
+            agreed: status.agreed.0,
+            alarms: status.alarms,
         }
     }
 }

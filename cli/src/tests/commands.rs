@@ -316,12 +316,14 @@ fn a_watch_prints_a_line_for_each_change() {
 fn the_cluster_is_shown() {
     let member = |id: u64, lag: u64| {
         json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": format!("http://10.0.0.{id}:7400"),
-               "voter": true, "matched": 90 - lag, "lag": lag, "last_contact_ms": 12})
+               "voter": true, "matched": 90 - lag, "lag": lag, "last_contact_ms": 12,
+               "disk": {"free_bytes": id << 30, "total_bytes": 50_u64 << 30, "reserve_bytes": 3 << 29, "nearly_full": id == 1}})
     };
     let status = json!({
         "cluster_id": "00000000-0000-0000-0000-000000000001", "node": 1, "role": "leader", "leader": 1, "term": 3,
         "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
         "log_time": "2026-01-01T00:00:00Z", "age_ms": 0, "members": [member(1, 0), member(2, 4)], "revision": 90,
+        "alarms": ["the disk of node 1 is nearly full"],
     });
     let (ran, _) = against(200, status, &["cluster", "status"]);
     assert_eq!(
@@ -331,10 +333,11 @@ fn the_cluster_is_shown() {
          leader     1\n\
          term       3\n\
          revision   90\n\
+         alarm      the disk of node 1 is nearly full\n\
          \n\
-         NODE   ROLE     API                    LAG   LAST CONTACT\n\
-         1      leader   http://10.0.0.1:7400   0     12 ms\n\
-         2      voter    http://10.0.0.2:7400   4     12 ms\n"
+         NODE   ROLE     API                    LAG   LAST CONTACT   DISK FREE\n\
+         1      leader   http://10.0.0.1:7400   0     12 ms          1.0 GiB, 2 %\n\
+         2      voter    http://10.0.0.2:7400   4     12 ms          2.0 GiB, 4 %\n"
     );
 }
 

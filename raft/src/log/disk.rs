@@ -13,6 +13,8 @@ use rocksdb::{
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One write. A sequence of them lands in order; a crash keeps a prefix of what was not synced yet.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub(crate) trait LogDisk: Send + Sync + 'static {
     fn write(&self, writes: &[Write], sync: bool) -> io::Result<()>;
     /// Makes everything written durable.
     fn sync(&self) -> io::Result<()>;
+    /// Drops the files that hold nothing but purged entries, where there are such.
+    fn reclaim(&self) -> io::Result<()>;
 }
 
 const LOG: &str = "log";
@@ -105,6 +109,8 @@ pub(crate) fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) 
 /// tail; with them, RocksDB recovers to the last intact record (point in time).
 pub(crate) struct RocksLog {
     db: DB,
+    /// Up to where purged entries were dropped for good.
+    reclaimed: AtomicU64,
 }
 
 fn options() -> Options {
@@ -140,7 +146,8 @@ impl RocksLog {
         options.create_missing_column_families(true);
         options.set_recycle_log_file_num(4);
         let db = DB::open_cf_descriptors(&options, path, families()).map_err(other)?;
-        Ok(RocksLog { db })
+        let reclaimed = AtomicU64::new(0);
+        Ok(RocksLog { db, reclaimed })
     }
 
     /// Opens the database for reading, and leaves what is there as it is.
@@ -148,7 +155,8 @@ impl RocksLog {
         let mut options = options();
         options.set_info_logger(quiet());
         let db = DB::open_cf_descriptors_read_only(&options, path, families(), false).map_err(other)?;
-        Ok(RocksLog { db })
+        let reclaimed = AtomicU64::new(0);
+        Ok(RocksLog { db, reclaimed })
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -269,5 +277,25 @@ impl LogDisk for RocksLog {
 
     fn sync(&self) -> io::Result<()> {
         self.db.flush_wal(true).map_err(other)
+    }
+
+    fn reclaim(&self) -> io::Result<()> {
+        let Some(purged) = self
+            .meta(PURGED)?
+            .map(|bytes| decode_log_id(&bytes))
+            .transpose()?
+        else {
+            return Ok(());
+        };
+        if self.reclaimed.swap(purged.index, Relaxed) == purged.index {
+            return Ok(());
+        }
+        // The note of what is purged must not be behind the files that are gone.
+        self.sync()?;
+        let log = self.family(LOG);
+        self.db.flush_cf(log).map_err(other)?;
+        let (from, to) = (0_u64.to_be_bytes(), (purged.index + 1).to_be_bytes());
+        self.db.compact_range_cf(log, Some(from), Some(to));
+        Ok(())
     }
 }

@@ -103,6 +103,11 @@ impl LogStore {
         self.shared.tail().last
     }
 
+    /// Drops the files that hold nothing but purged entries.
+    pub(crate) fn reclaim(&self) -> io::Result<()> {
+        self.shared.disk.reclaim()
+    }
+
     /// Writes and syncs what is queued, and ends the writer. Nothing may be appended afterwards.
     pub(crate) async fn end(&self) -> io::Result<()> {
         self.writer.clone().end().await

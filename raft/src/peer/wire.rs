@@ -53,6 +53,11 @@ pub(crate) enum Proposed {
     },
     Poisonous(String),
     ShuttingDown,
+    NoRoom {
+        node: NodeId,
+        free_bytes: u64,
+        reserve_bytes: u64,
+    },
 }
 
 /// A request about who belongs to the cluster. Each is one bounded step, and repeating it is harmless.

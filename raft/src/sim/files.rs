@@ -7,6 +7,7 @@
 use super::process::Process;
 use super::world::World;
 use crate::files::{File, Files, Listed, Lock, Open};
+use crate::room::Space;
 use rand::RngExt;
 use std::collections::BTreeMap;
 use std::io;
@@ -372,6 +373,11 @@ impl Files for MachineFiles {
             tree.unsynced.drain(..=last);
         }
         Ok(())
+    }
+
+    /// Simulated disks do not fill up.
+    fn space(&self, _path: &Path) -> io::Result<Option<Space>> {
+        Ok(None)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {

@@ -31,6 +31,8 @@ const HASH: &[u8] = b"hash";
 
 /// Values of objects from this size on live in blob files, out of the way of compaction.
 const BLOB_BYTES_MIN: u64 = 4 << 10;
+/// Files in which half of so many rows in a row are deletions, or of all, are compacted early.
+const DELETIONS_WINDOW: usize = 4096;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 /// Of a copy that is read once, from end to end.
 const FROZEN_CACHE_BYTES: usize = 8 << 20;
@@ -166,6 +168,8 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(32 << 20);
     options.set_max_write_buffer_number(4);
+    // Where much was deleted, the room comes back without anybody asking for it.
+    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_WINDOW / 2, 0.5);
     if name == OBJECT_BYTES {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);

@@ -183,9 +183,12 @@ impl Cluster for SingleNode {
                 voter: true,
                 matched: Some(applied),
                 last_contact_ms: Some(0),
+                disk: None,
             }],
             healthy: state.unreadable.is_none(),
             under_way: None,
+            agreed: Revision(0),
+            alarms: Vec::new(),
         }
     }
 
