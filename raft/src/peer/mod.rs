@@ -171,3 +171,22 @@ impl Peers {
         connected
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_is_shown_as_long_as_it_lasts() {
+        let net = Arc::new(net::Tcp);
+        let (token, tasks) = (CancellationToken::new(), Tasks::default());
+        let peers = Peers::new(net, (1, Uuid::nil()), DIAL_DEADLINE, Arc::default(), token, tasks);
+        assert_eq!(peers.transfer_to(4), None);
+        let transfer = peers.begin_transfer(4, 100);
+        transfer.progress.sent_bytes.fetch_add(30, Relaxed);
+        assert_eq!(peers.transfer_to(4), Some((30, 100)));
+        assert_eq!(peers.transfer_to(5), None);
+        drop(transfer);
+        assert_eq!(peers.transfer_to(4), None);
+    }
+}
