@@ -1,5 +1,6 @@
 //! The configuration of one server: a TOML file, flags on top of it, defaults under it.
 
+use crate::backups::config::Backup;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,8 @@ pub struct Config {
     pub ingress: Ingress,
     /// The disk below `data_dir`.
     pub disk: Disk,
+    /// Scheduled backups.
+    pub backup: Backup,
     /// The initial members, the same on each.
     pub members: Vec<Member>,
 }
@@ -202,6 +205,7 @@ impl Default for Config {
             dns: Dns::default(),
             ingress: Ingress::default(),
             disk: Disk::default(),
+            backup: Backup::default(),
             members: Vec::new(),
         }
     }
@@ -368,7 +372,7 @@ impl Config {
                 "{field}: name the address under which others reach this node, since it listens on all of them"
             );
         }
-        Ok(())
+        self.backup.check()
     }
 
     /// Where peers reach this node.

@@ -1,5 +1,6 @@
 //! `onward`: one replicated control plane for a data center, in one binary.
 
+mod backups;
 mod config;
 mod dev;
 mod http;

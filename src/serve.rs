@@ -3,6 +3,7 @@
 //! Started outside in, so that a port that is taken is found before anything is written; stopped the other way round:
 //! no new requests, requests under way, appliers, and the log last.
 
+use crate::backups;
 use crate::config::{Config, Flags};
 use crate::http;
 use anyhow::Context;
@@ -93,6 +94,21 @@ impl Server {
             reader: node.reader(),
             cluster: node.cluster(),
         };
+        let scheduled = backups::Scheduled::new(
+            &config.backup,
+            backups::Ports {
+                backups: node.backups(),
+                reader: ports.reader.clone(),
+                cluster: ports.cluster.clone(),
+            },
+        );
+        let scheduled = match scheduled {
+            Ok(scheduled) => scheduled,
+            Err(error) => {
+                node.shutdown().await;
+                return Err(error);
+            }
+        };
         if let Err(error) = roll_forward(&config, node.id(), &ports, &tasks, &stop).await {
             // What runs already must not keep the directory locked.
             stop.cancel();
@@ -105,6 +121,10 @@ impl Server {
             ports.cluster,
             node.backups(),
         );
+        if let Some(scheduled) = scheduled {
+            api.schedule = Some(scheduled.clone());
+            tasks.spawn(scheduled.run(stop.clone()));
+        }
         api.shutdown = stop.clone();
         api.check = check_content;
         let router = onward_api::router(api).merge(onward_appliers_machines::router(ports.reader));

@@ -1,5 +1,6 @@
 //! Backups on real processes: taken under load, restored into a new cluster, damaged, broken off.
 
+use crate::deployments;
 use crate::support::{Cluster, ONWARD, PATIENCE, Process, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -69,6 +70,7 @@ fn fill(cluster: &Cluster, megabytes: usize) {
 struct Restored {
     http: String,
     peer: String,
+    ingress: String,
     _processes: Vec<Process>,
     _dir: tempfile::TempDir,
 }
@@ -85,8 +87,9 @@ fn free_ports<const N: usize>() -> [u16; N] {
     ports
 }
 
-/// Starts a node in `dir` and waits until it is ready; answers with its HTTP and peer addresses.
-fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, String, String) {
+/// Starts a node in `dir` and waits until it is ready; answers with its HTTP URL, and the addresses of its
+/// peers and its ingress.
+fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, [String; 3]) {
     let [http, peer, dns, ingress] = free_ports().map(|port: u16| format!("127.0.0.1:{port}"));
     let log = std::fs::File::options()
         .append(true)
@@ -110,7 +113,7 @@ fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, String, String
         let ready = client.get(format!("{http}/readyz")).send();
         ready.is_ok_and(|answer| answer.status().is_success())
     });
-    (process, http, peer)
+    (process, [http, peer, ingress])
 }
 
 /// Restores a backup and starts the new cluster of one.
@@ -121,10 +124,11 @@ fn restore(file: &Path, arguments: &[&str]) -> (Value, Restored) {
     let (said, well) = json(&restore);
     assert!(well, "{said}");
     let name = said["cluster_name"].as_str().expect("a name").to_owned();
-    let (process, http, peer) = serve(&data, &dir.path().join("log"), &["--cluster", &name]);
+    let (process, [http, peer, ingress]) = serve(&data, &dir.path().join("log"), &["--cluster", &name]);
     let restored = Restored {
         http,
         peer,
+        ingress,
         _processes: vec![process],
         _dir: dir,
     };
@@ -152,6 +156,31 @@ impl Restored {
                 None => return pairs,
             }
         }
+    }
+
+    fn ingress(&self, host: &str) -> Option<String> {
+        let client = reqwest::blocking::Client::new();
+        let answer = client
+            .get(format!("http://{}/", self.ingress))
+            .header("Host", host)
+            .send()
+            .ok()?;
+        answer.status().is_success().then(|| answer.text().ok()).flatten()
+    }
+
+    /// Runs the CLI against it.
+    fn cli(&self, arguments: &[&str]) {
+        let output = Command::new(ONWARD)
+            .env("ONWARD_SERVER", &self.http)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output();
+        let output = output.expect("the CLI runs");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -270,12 +299,83 @@ fn a_backup_under_load_is_what_was_there_at_its_revision() {
     a_member_joins(&site, status["applied"].as_u64().expect("a revision"));
 }
 
+/// Two clusters of one history: neither touches what the other runs.
+#[test]
+fn a_restored_cluster_runs_its_apps_itself_and_once() {
+    let cluster = Cluster::start(1);
+    let sources = tempfile::tempdir().expect("a directory");
+    let repository = deployments::Repository::create(sources.path());
+    deployments::declare(&cluster, &repository);
+    cluster.ok(&["deploy", "web", "--ref", "main"]);
+    cluster.ok(&[
+        "service",
+        "register",
+        "long",
+        "one",
+        "--address",
+        "10.0.0.7",
+        "--port",
+        "80",
+        "--ttl",
+        "300s",
+    ]);
+    let file = sources.path().join("site.backup");
+    let said = backup(&cluster, &file);
+    let old = said["cluster_id"].as_str().expect("an id");
+    let before = cluster.ok(&["app", "instances", "web", "-o", "json"]);
+
+    let (restored, site) = restore(&file, &["--cluster", "other"]);
+    assert_eq!(
+        (&restored["instances_ended"], &restored["services_renewed"]),
+        (&1.into(), &1.into())
+    );
+    let new = restored["cluster_id"].as_str().expect("an id");
+    eventually("the app serves here, too", || {
+        site.ingress("web.test").is_some_and(|text| text == "one")
+    });
+    assert_eq!(
+        (deployments::instances_of(old), deployments::instances_of(new)),
+        (1, 1)
+    );
+    let here = site.get("/v1/apps/web/instances");
+    let live: Vec<&Value> = here["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter(|one| one["state"] == "active")
+        .collect();
+    assert_eq!(live.len(), 1, "{here}");
+    assert_eq!(live[0]["node"], restored["node"]);
+    assert_eq!(
+        cluster.ok(&["app", "instances", "web", "-o", "json"]),
+        before,
+        "the old cluster's is as it was"
+    );
+    let instance = site.get("/v1/services/long/instances/one");
+    let journal = site.get(&format!("/v1/journal?after={}", said["revision"]));
+    let actor = &journal["items"][0]["actor"];
+    assert!(
+        actor
+            .as_str()
+            .is_some_and(|actor| actor.starts_with("restore:dev@")),
+        "{journal}"
+    );
+    assert_eq!(instance["health"], "passing");
+    site.cli(&["app", "stop", "web", "--yes"]);
+    eventually("what it ran is stopped", || deployments::instances_of(new) == 0);
+    assert_eq!(deployments::instances_of(old), 1);
+
+    let (restored, site) = restore(&file, &["--cluster", "third", "--stop-apps"]);
+    assert_eq!(restored["apps_stopped"], 1);
+    assert_eq!(site.get("/v1/apps/web")["running"], false);
+}
+
 /// A second member gets everything by snapshot, and has the same state.
 fn a_member_joins(site: &Restored, applied: u64) {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let arguments = ["--cluster", "other", "--join", &site.peer];
-    let (_process, http, _) = serve(&data, &dir.path().join("log"), &arguments);
+    let (_process, [http, ..]) = serve(&data, &dir.path().join("log"), &arguments);
     let client = reqwest::blocking::Client::new();
     let get = |url: String| -> Option<Value> { client.get(url).send().ok()?.json().ok() };
     eventually("the second member has what the first has", || {

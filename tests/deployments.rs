@@ -30,10 +30,10 @@ ThreadingHTTPServer((os.environ['HOST'], int(os.environ['PORT'])), Handler).serv
 ";
 
 /// A git repository with the app in it.
-struct Repository(PathBuf);
+pub struct Repository(PathBuf);
 
 impl Repository {
-    fn create(folder: &Path) -> Repository {
+    pub fn create(folder: &Path) -> Repository {
         let repository = Repository(folder.join("app.git"));
         std::fs::create_dir(&repository.0).expect("a folder");
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
@@ -65,7 +65,7 @@ impl Repository {
 }
 
 /// Declares the app; its build takes long enough that a kill can land in it.
-fn declare(cluster: &Cluster, repository: &Repository) {
+pub fn declare(cluster: &Cluster, repository: &Repository) {
     let manifest = format!(
         "kind: app\nname: web\nspec:\n  source: {{repository: '{}', ref: main}}\n  build: sleep 0.3; cp source.txt \
          version.txt\n  run: exec python3 app.py\n  health: {{http_path: /}}\n  drain_ms: 1000\n  routes:\n    - host: \
@@ -247,13 +247,14 @@ fn what_runs_on_a_node_that_is_removed_goes_on_elsewhere_and_is_not_left_behind(
 
 /// How many processes of the app run on this machine, for this cluster.
 fn instances(cluster: &Cluster) -> usize {
-    let cluster_id = cluster
-        .nodes
-        .iter()
-        .find_map(|node| cluster.status(node))
-        .expect("status")["cluster_id"]
-        .clone();
-    let mark = format!("ONWARD_INSTANCE={}/", cluster_id.as_str().expect("an id"));
+    let status = cluster.nodes.iter().find_map(|node| cluster.status(node));
+    let cluster_id = status.expect("status")["cluster_id"].clone();
+    instances_of(cluster_id.as_str().expect("an id"))
+}
+
+/// The same for the cluster of this id.
+pub fn instances_of(cluster_id: &str) -> usize {
+    let mark = format!("ONWARD_INSTANCE={cluster_id}/");
     let mut found = 0;
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();

@@ -10,6 +10,7 @@ mod members;
 mod observability;
 mod overload;
 mod room;
+mod schedule;
 mod services;
 mod site;
 mod support;

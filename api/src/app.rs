@@ -4,7 +4,7 @@ use crate::answer::{Done, Seen};
 use crate::metrics::Metrics;
 use crate::problem::{self, CONTENT_INVALID, Problem};
 use crate::request::{Call, Fresh};
-use onward_statemachine::ports::{Backups, Cluster, Freshness, Proposal, Proposer, Reader};
+use onward_statemachine::ports::{Backups, Cluster, Freshness, Proposal, Proposer, Reader, Schedule};
 use onward_statemachine::{Command, Fault, Outcome, View, system};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,6 +21,8 @@ pub struct Services {
     pub cluster: Arc<dyn Cluster>,
     /// Takes backups of this node's replica.
     pub backups: Arc<dyn Backups>,
+    /// Looks at the scheduled backups, where there are any.
+    pub schedule: Option<Arc<dyn Schedule>>,
     /// What a command must pass beyond what the state machine decides: rules that need more than state, such as that a
     /// template is one. The text says which object breaks which rule.
     pub check: fn(&Command) -> Result<(), String>,
@@ -43,6 +45,7 @@ impl Services {
             reader,
             cluster,
             backups,
+            schedule: None,
             check: |_| Ok(()),
             limits: Limits::default(),
             shutdown: CancellationToken::new(),

@@ -3,13 +3,16 @@
 //! The file has its name once it is whole, checked and on the disk; until then it is `FILE.part`, which the next backup
 //! to the same name overwrites.
 
+use crate::age::age;
 use crate::examples::examples;
 use crate::failure::{Failure, Result};
 use crate::session::{Session, count};
-use crate::table::Details;
+use crate::table::{Cell, Details, Tone};
 use clap::Args;
 use onward_api::backup::Summary;
 use onward_api::client::Download;
+use onward_api::wire::Time;
+use onward_api::wire::backup::Schedule;
 use serde::Serialize;
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -91,6 +94,40 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: &Backup) -> Result
             .field("state hash", &done.state_hash)
             .field("taken from", format!("node {}", done.node))
     })
+}
+
+/// Shows the scheduled backups.
+pub(crate) async fn show(session: &mut Session<'_>) -> Result {
+    let answer = session.client.backups().await?;
+    let now = session.now;
+    let color = session.output.color();
+    session
+        .output
+        .show(&answer, |answer| match &answer.value.schedule {
+            None => "no backups are scheduled: see `[backup]` in docs/operations.md\n".to_owned(),
+            Some(schedule) => scheduled(schedule, now).render(color),
+        })
+}
+
+fn scheduled(schedule: &Schedule, now: Time) -> Details {
+    let newest = schedule.newest.as_ref();
+    let failing = schedule
+        .error
+        .as_deref()
+        .map(|error| Cell::toned(error, Tone::Bad));
+    Details::default()
+        .field("destination", &schedule.destination)
+        .field("every", format!("{} s", schedule.interval_ms / 1000))
+        .field("kept", format!("{} of {}", schedule.kept, schedule.keep))
+        .field(
+            "newest",
+            Cell::maybe(newest.map(|newest| age(newest.taken_at, now))),
+        )
+        .field("revision", Cell::maybe(newest.map(|newest| newest.revision)))
+        .field("name", Cell::maybe(newest.map(|newest| newest.name.clone())))
+        .field("taken by this node", schedule.taken)
+        .field("failures", schedule.failures)
+        .field("error", failing.unwrap_or_else(|| Cell::from("-")))
 }
 
 fn done(file: &Path, summary: Summary, took: Duration) -> Done {

@@ -31,6 +31,9 @@ pub enum Command {
     Transfer(member::Transfer),
     /// Write the whole state into a file, as of one revision, while the cluster serves
     Backup(Backup),
+    /// Show where the scheduled backups stand
+    #[command(after_help = examples!["cluster backups", "cluster backups -o json"])]
+    Backups,
 }
 
 /// Runs a command on the cluster.
@@ -42,6 +45,7 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
         Command::Remove(arguments) => member::remove(session, arguments).await,
         Command::Transfer(arguments) => member::transfer(session, arguments).await,
         Command::Backup(arguments) => backup::run(session, &arguments).await,
+        Command::Backups => backup::show(session).await,
     }
 }
 

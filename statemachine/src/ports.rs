@@ -283,3 +283,45 @@ pub trait Backups: Send + Sync + 'static {
     /// Begins a backup of what this node has applied by now.
     fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>>;
 }
+
+/// A backup that was stored on schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledBackup {
+    /// What it is called at the destination.
+    pub name: String,
+    /// What it is of.
+    pub revision: Revision,
+    /// The clock of the node that took it.
+    pub taken_at: Millis,
+    /// How long ago that was, in ms, by this node's clock.
+    pub age_ms: u64,
+}
+
+/// Where scheduled backups stand, as this node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleStatus {
+    /// Where they go, without any secret.
+    pub destination: String,
+    /// How long after one the next is taken, in ms.
+    pub interval_ms: u64,
+    /// How many are kept.
+    pub keep: usize,
+    /// How many were there when this node last looked.
+    pub kept: usize,
+    /// The newest of them.
+    pub newest: Option<ScheduledBackup>,
+    /// Whether this node is taking one.
+    pub running: bool,
+    /// How many this node took since it started.
+    pub taken: u64,
+    /// How many it could not take.
+    pub failures: u64,
+    /// Why it could not, the last time, unless it could since.
+    pub error: Option<String>,
+}
+
+/// Looks at the scheduled backups.
+pub trait Schedule: Send + Sync + 'static {
+    /// Where they stand.
+    fn status(&self) -> ScheduleStatus;
+}

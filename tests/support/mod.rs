@@ -106,8 +106,10 @@ impl Cluster {
 
     /// Stops all nodes that still run.
     pub fn stop(&mut self) {
-        signal(self.dev.id(), nix::sys::signal::Signal::SIGTERM);
-        let _ = self.dev.wait();
+        if matches!(self.dev.try_wait(), Ok(None)) {
+            signal(self.dev.id(), nix::sys::signal::Signal::SIGTERM);
+            let _ = self.dev.wait();
+        }
     }
 
     /// All HTTP URLs, comma-separated, as `--server` takes them.

@@ -6,8 +6,8 @@ use super::send::Call;
 use super::{Client, Error, Paging, Stream};
 use crate::wire::manifest::{Exported, Manifest, Plan};
 use crate::wire::{
-    Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, catalog, cluster, ipam, kv, machines,
-    members, netboot, objects, rollouts,
+    Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, backup, catalog, cluster, ipam, kv,
+    machines, members, netboot, objects, rollouts,
 };
 use http::Method;
 use serde_json::json;
@@ -432,6 +432,11 @@ impl Client {
     pub async fn app_start(&self, app: &str, expect: Option<u64>) -> Done {
         let call = Call::write(Method::POST, app_path(app, "/start")?);
         self.call(call.if_match(expect)).await
+    }
+
+    /// Where the scheduled backups stand, as the server that is asked knows.
+    pub async fn backups(&self) -> Answer<backup::Backups> {
+        self.call(Call::get("/v1/cluster/backups")).await
     }
 
     /// Lets no instance of an app run.

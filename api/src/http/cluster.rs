@@ -1,5 +1,6 @@
 //! `/v1/cluster`, health, metrics, and what the API says of itself.
 
+use super::backup;
 use crate::answer::{Answer, document};
 use crate::app::App;
 use crate::problem::{self, NOT_READY};
@@ -123,7 +124,9 @@ async fn ready(State(app): State<App>) -> Answer {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    let text = app.metrics.render(&app.services.cluster.metrics());
+    let mut all = app.services.cluster.metrics();
+    all.extend(backup::metrics(&app));
+    let text = app.metrics.render(&all);
     document(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(text))
 }
 

@@ -6,6 +6,7 @@
 //! Bytes travel as text where they are UTF-8 (`value`), and as base64 where they are not (`value_base64`).
 
 pub mod apps;
+pub mod backup;
 pub mod catalog;
 pub mod cluster;
 mod command;

@@ -1,0 +1,292 @@
+//! Scheduled backups on real processes: to a directory, and to a server of the S3 protocol.
+
+use crate::support::{Cluster, ONWARD, eventually, signal};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A cluster of `nodes` whose members have this section in their configuration.
+fn start(nodes: usize, section: &str) -> Cluster {
+    let mut cluster = Cluster::start(nodes);
+    cluster.stop();
+    for node in &cluster.nodes {
+        let file = node.dir.join("onward.toml");
+        let mut config = std::fs::read_to_string(&file).expect("a configuration");
+        let table: toml::Table = config.parse().expect("TOML");
+        if table.contains_key("backup") {
+            let mut table = table;
+            table.remove("backup");
+            config = toml::to_string(&table).expect("TOML");
+        }
+        config.push_str(section);
+        std::fs::write(&file, config).expect("writable");
+    }
+    cluster.restart()
+}
+
+/// The whole backups in a directory, by time: name and revision.
+fn stored(dir: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let names = entries.map(|entry| {
+        entry
+            .expect("an entry")
+            .file_name()
+            .to_string_lossy()
+            .into_owned()
+    });
+    let whole = names.filter_map(|name| {
+        let revision = name.strip_suffix(".backup")?.rsplit_once("-r")?.1.parse().ok()?;
+        Some((name, revision))
+    });
+    whole.collect()
+}
+
+fn verified(file: &Path) -> Value {
+    let output = Command::new(ONWARD)
+        .args(["verify", "-o", "json"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn schedule(cluster: &Cluster, node: u64) -> Value {
+    let url = format!("{}/v1/cluster/backups", cluster.node(node).http);
+    let answer = cluster.http.get(url).send().expect("the node answers");
+    answer.json::<Value>().expect("JSON")["schedule"].clone()
+}
+
+#[test]
+fn the_leader_backs_up_on_schedule_and_the_next_one_goes_on() {
+    let place = tempfile::tempdir().expect("a directory");
+    let section = format!(
+        "\n[backup]\ninterval_s = 1\nkeep = 3\ndirectory = '{}'\n",
+        place.path().display()
+    );
+    let cluster = start(3, &section);
+    cluster.ok(&["kv", "put", "a", "1"]);
+    eventually("three are kept", || stored(place.path()).len() == 3);
+    let first = stored(place.path());
+    eventually("a newer one has taken the place of each", || {
+        let now = stored(place.path());
+        now.keys().all(|name| !first.contains_key(name)) && now.len() <= 4
+    });
+    let leader = cluster.leader();
+    let standing = schedule(&cluster, leader);
+    assert!(standing["taken"].as_u64() >= Some(4), "{standing}");
+    assert_eq!(standing["failures"], 0, "{standing}");
+    assert_eq!(standing["destination"], place.path().to_str().expect("UTF-8"));
+    for other in cluster.others(leader) {
+        assert_eq!(
+            schedule(&cluster, other.id)["taken"],
+            0,
+            "only the leader takes them"
+        );
+        eventually("the others see what is there", || {
+            !schedule(&cluster, other.id)["newest"].is_null()
+        });
+    }
+    let metrics = cluster.http.get(format!("{}/metrics", cluster.node(leader).http));
+    let metrics = metrics.send().expect("the node answers").text().expect("text");
+    for name in ["taken_total", "failed_total", "kept"] {
+        assert!(
+            metrics.contains(&format!("\nonward_backups_{name} ")),
+            "{name} in {metrics}"
+        );
+    }
+    assert!(metrics.contains("\nonward_backup_last_success_age_seconds "));
+    let shown = cluster.ok(&["cluster", "backups"]);
+    assert!(shown.contains(place.path().to_str().expect("UTF-8")), "{shown}");
+
+    // The next leader goes on.
+    cluster.kill(leader);
+    let rest: Vec<u64> = cluster.others(leader).iter().map(|node| node.id).collect();
+    eventually("another node takes them", || {
+        rest.iter()
+            .any(|id| schedule(&cluster, *id)["taken"].as_u64() > Some(1))
+    });
+    cluster.ok(&["kv", "put", "a", "2"]);
+    let newest = |dir: &Path| stored(dir).into_iter().next_back().expect("some");
+    let (_, before) = newest(place.path());
+    eventually("a backup has what was put", || newest(place.path()).1 > before);
+    drop(cluster);
+    assert!(stored(place.path()).len() <= 4);
+    for (name, revision) in stored(place.path()) {
+        assert_eq!(verified(&place.path().join(name))["revision"], revision);
+    }
+}
+
+#[test]
+fn a_destination_that_fails_is_counted_and_said() {
+    let place = tempfile::tempdir().expect("a directory");
+    let gone = place.path().join("not-there");
+    let section = format!("\n[backup]\ninterval_s = 1\ndirectory = '{}'\n", gone.display());
+    let cluster = start(1, &section);
+    eventually("failures are counted", || {
+        schedule(&cluster, 1)["failures"].as_u64() >= Some(2)
+    });
+    let standing = schedule(&cluster, 1);
+    let error = standing["error"].as_str().expect("an error");
+    assert!(
+        error.contains("not-there") && error.contains("No such file"),
+        "{error}"
+    );
+    cluster.ok(&["kv", "put", "a", "1"]);
+    std::fs::create_dir(&gone).expect("a directory");
+    eventually("it goes on", || {
+        !stored(&gone).is_empty() && schedule(&cluster, 1)["error"].is_null()
+    });
+}
+
+/// A server of the S3 protocol.
+struct S3 {
+    child: Child,
+    log: PathBuf,
+    endpoint: String,
+    http: reqwest::blocking::Client,
+}
+
+impl S3 {
+    fn start(dir: &Path) -> S3 {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-s3-server");
+        let python = Command::new(script)
+            .output()
+            .expect("scripts/install-s3-server runs");
+        assert!(
+            python.status.success(),
+            "the S3 server of `scripts/install-deps test` is missing: {}",
+            String::from_utf8_lossy(&python.stderr)
+        );
+        let python = String::from_utf8(python.stdout).expect("UTF-8");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let log = dir.join("s3.log");
+        let file = std::fs::File::create(&log).expect("a log");
+        let child = Command::new(python.trim())
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the S3 server starts");
+        let server = S3 {
+            child,
+            log,
+            endpoint: format!("http://127.0.0.1:{port}"),
+            http: reqwest::blocking::Client::new(),
+        };
+        eventually("the S3 server takes a bucket", || {
+            let made = server.http.put(format!("{}/backups", server.endpoint)).send();
+            made.is_ok_and(|made| made.status().is_success())
+        });
+        server
+    }
+
+    /// The names of the objects.
+    fn names(&self) -> Vec<String> {
+        let url = format!("{}/backups?list-type=2&prefix=site/", self.endpoint);
+        let listed = self
+            .http
+            .get(url)
+            .send()
+            .expect("it answers")
+            .text()
+            .expect("text");
+        let keys = listed.split("<Key>").skip(1);
+        keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned()))
+            .collect()
+    }
+
+    fn object(&self, name: &str) -> Vec<u8> {
+        let got = self
+            .http
+            .get(format!("{}/backups/{name}", self.endpoint))
+            .send()
+            .expect("it answers");
+        got.bytes().expect("bytes").to_vec()
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const SECRET: &str = "hush-hush-0123456789";
+
+#[test]
+fn an_s3_store_takes_backups_and_sees_no_credentials_in_urls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = S3::start(dir.path());
+    let credentials = dir.path().join("credentials.toml");
+    std::fs::write(
+        &credentials,
+        format!("access_key_id = \"KEYID7\"\nsecret_access_key = \"{SECRET}\"\n"),
+    )
+    .expect("writable");
+    std::fs::set_permissions(&credentials, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let section = format!(
+        "\n[backup]\ninterval_s = 1\nkeep = 2\n[backup.s3]\nendpoint = '{}'\nbucket = 'backups'\nprefix = 'site'\n\
+         credentials_file = '{}'\n",
+        server.endpoint,
+        credentials.display()
+    );
+    let cluster = start(1, &section);
+    // More than one part of an upload.
+    for number in 0..12 {
+        let put = cluster
+            .http
+            .put(format!("{}/v1/kv/fill/{number}", cluster.node(1).http));
+        let put = put
+            .header("Content-Type", "application/octet-stream")
+            .body("x".repeat(1_000_000));
+        assert!(put.send().expect("the node answers").status().is_success());
+    }
+    eventually("backups come and go", || {
+        schedule(&cluster, 1)["taken"].as_u64() > Some(3) && (1..=3).contains(&server.names().len())
+    });
+    let newest = server.names().into_iter().next_back().expect("some");
+    assert!(newest.starts_with("site/onward-"), "{newest}");
+    let file = dir.path().join("newest.backup");
+    std::fs::write(&file, server.object(&newest)).expect("writable");
+    let found = verified(&file);
+    assert!(
+        found["looked"][0]["bytes"].as_u64() > Some(12_000_000) || found["revision"].as_u64() > Some(12),
+        "{found}"
+    );
+
+    // A store that is away is said, and found again.
+    signal(server.child.id(), Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.ok(&["kv", "put", "while", "away"]);
+    signal(server.child.id(), Signal::SIGCONT);
+    let taken = schedule(&cluster, 1)["taken"].as_u64();
+    eventually("it goes on", || schedule(&cluster, 1)["taken"].as_u64() > taken);
+    let requests = std::fs::read_to_string(&server.log).expect("a log");
+    assert!(
+        requests.contains("uploadId="),
+        "it was uploaded in parts: {requests}"
+    );
+    let node = std::fs::read_to_string(cluster.node(1).dir.join("onward.log")).unwrap_or_default();
+    let status = schedule(&cluster, 1).to_string();
+    for (place, text) in [
+        ("the requests", &requests),
+        ("the log", &node),
+        ("the status", &status),
+    ] {
+        assert!(
+            !text.contains(SECRET) && !text.contains("KEYID7"),
+            "{place} show credentials: {text}"
+        );
+    }
+}
