@@ -8,6 +8,12 @@
 //!
 //! So all initial members must be up at one time, once. Several may find the same at once: they form the same cluster,
 //! whose first entry is the list that all were configured with.
+//!
+//! Whoever formed it may be lost, with its disk, before anybody else has that entry. The others were told by then, each in
+//! the life that it is in: they have no log and need none, for they have acknowledged nothing. Such a member may form the
+//! cluster as well as any, whatever became of the others: what was acknowledged by a majority is on one that has a log, and
+//! that one votes for nobody without it. So it does, once it knows of a majority of such members. With fewer it would
+//! only be one more that has a log, for which those that are not told yet would wait.
 
 use crate::config::InitialMember;
 use crate::engine::Engine;
@@ -33,7 +39,7 @@ const SAY_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) async fn found(engine: Arc<Engine>, members: Vec<InitialMember>) {
     let mut said = None;
     while !matches!(engine.raft.is_initialized().await, Ok(true) | Err(_)) {
-        match all_are_fresh(&engine, &members).await {
+        match may_form(&engine, &members).await {
             Ok(()) => return form(&engine, &members).await,
             Err(reason) => {
                 let now = Instant::now();
@@ -47,11 +53,26 @@ pub(crate) async fn found(engine: Arc<Engine>, members: Vec<InitialMember>) {
     }
 }
 
-/// Asks all other members whether they are fresh, and tells all that all are.
-async fn all_are_fresh(engine: &Arc<Engine>, members: &[InitialMember]) -> Result<(), String> {
+/// Asks all other members whether they are fresh, and tells all that all are. Where some do not answer or have a log,
+/// those that were told so before go on, if they are a majority.
+async fn may_form(engine: &Arc<Engine>, members: &[InitialMember]) -> Result<(), String> {
     let others = || members.iter().filter(|member| member.id != engine.identity.node);
-    let asked = join_all(others().map(|member| ask_whether_fresh(engine, member))).await;
-    let lives = asked.into_iter().collect::<Result<Vec<Uuid>, String>>()?;
+    let ask_all = || join_all(others().map(|member| ask_whether_fresh(engine, member)));
+    let first = ask_all().await;
+    let founded = first.iter().filter(|one| **one == Ok(Uuid::nil())).count();
+    if engine.trust.settled() && (founded + 1) * 2 > members.len() {
+        return Ok(());
+    }
+    let lives = first.into_iter().collect::<Result<Vec<Uuid>, String>>()?;
+    // Each had no log when it was asked. That all had none at one time is known when each says so again: between the two
+    // rounds nobody can have had one, in the life that it names.
+    let again = ask_all()
+        .await
+        .into_iter()
+        .collect::<Result<Vec<Uuid>, String>>()?;
+    if again != lives {
+        return Err("a member began anew meanwhile".to_owned());
+    }
     let told = join_all(
         others()
             .zip(lives)
@@ -68,6 +89,7 @@ async fn all_are_fresh(engine: &Arc<Engine>, members: &[InitialMember]) -> Resul
     }
 }
 
+/// The life in which a member has no log; nil where it was founded before.
 async fn ask_whether_fresh(engine: &Arc<Engine>, member: &InitialMember) -> Result<Uuid, String> {
     let request = FoundRequest::Fresh {
         cluster: engine.cluster_id(),
@@ -75,6 +97,7 @@ async fn ask_whether_fresh(engine: &Arc<Engine>, member: &InitialMember) -> Resu
     };
     match ask(engine, member, &request).await? {
         FoundAnswer::Fresh { life } => Ok(life),
+        FoundAnswer::Empty => Ok(Uuid::nil()),
         answer => Err(unlike(member, &answer)),
     }
 }
@@ -99,7 +122,7 @@ fn unlike(member: &InitialMember, answer: &FoundAnswer) -> String {
             "at {address}, node {node} of cluster {cluster} answers instead of node {id}: do all nodes have the same initial \
              members?"
         ),
-        FoundAnswer::Fresh { .. } | FoundAnswer::Founded | FoundAnswer::OtherLife => {
+        FoundAnswer::Fresh { .. } | FoundAnswer::Empty | FoundAnswer::Founded | FoundAnswer::OtherLife => {
             format!("node {id} at {address} began anew meanwhile")
         }
         FoundAnswer::Failed(reason) => format!("node {id} at {address}: {reason}"),
@@ -161,6 +184,7 @@ impl Engine {
         }
         match request {
             FoundRequest::Fresh { .. } => match self.raft.is_initialized().await {
+                Ok(false) if self.trust.settled() => FoundAnswer::Empty,
                 Ok(false) => FoundAnswer::Fresh {
                     life: self.trust.life(),
                 },

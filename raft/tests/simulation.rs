@@ -67,7 +67,7 @@ fn scenario(seed: u64) -> (u64, Vec<String>) {
             machine.set_disk(DiskFaults {
                 sync_us_min: 100,
                 sync_us_max: 3_000,
-                failed_syncs_ppm: 0,
+                ..DiskFaults::default()
             });
         }
         let mut nodes = Vec::new();
@@ -122,4 +122,35 @@ fn a_seed_repeats_byte_for_byte_and_another_does_not() {
         assert!(trace.len() > 500, "{}", trace.len());
     }
     assert_ne!(scenario(0).1, scenario(1).1);
+}
+
+/// Whoever formed the cluster is lost with its disk before another has the first entry: the others go on without it.
+#[test]
+fn who_formed_a_cluster_may_be_lost_at_once() {
+    let mut alone = 0;
+    for seed in 1..=6 {
+        for count in [3, 5] {
+            World::run(seed, false, async |world| {
+                let machines: Vec<Machine> = (1..=count).map(|id| world.machine(id)).collect();
+                let mut nodes = Vec::new();
+                for place in 0..machines.len() {
+                    nodes.push(start(&machines, place).await);
+                }
+                let formed = |node: &&Node| !node.cluster().status().members.is_empty();
+                while !nodes.iter().any(|node| formed(&node)) {
+                    tokio::time::sleep(Duration::from_micros(20)).await;
+                }
+                alone += u32::from(nodes.iter().filter(formed).count() == 1);
+                let lost = nodes.iter().position(|node| formed(&node)).expect("one has");
+                machines[lost].power_off();
+                machines[lost].wipe();
+                let other = (lost + 1) % machines.len();
+                write(&world, &machines[other], &nodes[other], 1).await;
+            });
+        }
+    }
+    assert!(
+        alone > 5,
+        "in {alone} of 12 runs one node alone had formed the cluster"
+    );
 }

@@ -158,6 +158,8 @@ pub(crate) enum FoundAnswer {
         cluster: Uuid,
     },
     Failed(String),
+    /// It has no log, and need not have one: it was founded, and has acknowledged nothing since.
+    Empty,
 }
 
 /// The head of a snapshot transfer.
