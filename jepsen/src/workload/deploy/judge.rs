@@ -1,6 +1,7 @@
 //! What rollouts must keep to, by the journal, by what clients were told, and by the ledger of starts.
 
 use super::{Asked, app};
+use crate::checker::ledger::{self, Effect};
 use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use crate::workload::{Complaints, Evidence};
@@ -111,7 +112,7 @@ impl App {
 struct Walk {
     apps: BTreeMap<String, Vec<(u64, App)>>,
     /// Instances that are in the journal, by app, release and number, with their node.
-    placed: BTreeMap<(String, u64, u64), u64>,
+    placed: BTreeMap<Instance, u64>,
     /// Which command queued which rollout of which app, at which revision.
     queued: BTreeMap<Uuid, (String, u64, u64)>,
 }
@@ -217,52 +218,36 @@ fn hold_against(walk: &Walk, call: &Call, wrong: &mut Complaints) -> anyhow::Res
 
 /// Whether each instance was started once, where it was to be, and what is said to be healthy was started at all.
 /// The ledger is read after the journal: what was placed later than `end`, where the journal ends, is not judged.
-fn effects(walk: &Walk, ledger: &str, end: u64) -> Verdict {
-    let mut wrong = Complaints::default();
-    let mut starts: BTreeMap<(String, u64, u64), usize> = BTreeMap::new();
-    for line in ledger.lines() {
-        let Some((node, instance, revision)) = instance_of(line) else {
-            wrong.add([], format!("the ledger has `{line}`, which is no instance"));
-            continue;
+fn effects(walk: &Walk, marks: &str, end: u64) -> Verdict {
+    let start = |(app, release, instance): &Instance, node: u64| {
+        format!("the start of instance {instance} of {app}, release {release}, on node {node}")
+    };
+    let is_healthy = |(app, _, instance): &Instance| {
+        let last = walk.apps.get(app).and_then(|history| history.last());
+        last.is_some_and(|(_, app)| app.healthy.contains(instance))
+    };
+    let placed = || walk.placed.iter();
+    let may = placed().map(|(instance, node)| start(instance, *node)).collect();
+    let must = placed().filter(|(instance, _)| is_healthy(instance));
+    let must = must.map(|(instance, node)| start(instance, *node)).collect();
+    let effect = |mark: &str| {
+        let key = match instance_of(mark) {
+            Some((_, _, revision)) if revision > end => return None,
+            Some((node, instance, _)) => start(&instance, node),
+            None => "what is no instance".to_owned(),
         };
-        if revision > end {
-            continue;
-        }
-        match walk.placed.get(&instance) {
-            Some(placed) if *placed == node => {}
-            Some(placed) => wrong.add([], format!("{line} was placed on node {placed}")),
-            None => wrong.add([], format!("{line} was never placed")),
-        }
-        *starts.entry(instance).or_default() += 1;
-    }
-    for (instance, times) in starts.iter().filter(|(_, times)| **times > 1) {
-        wrong.add([], format!("instance {instance:?} was started {times} times"));
-    }
-    for (app, history) in &walk.apps {
-        let healthy = history
-            .last()
-            .map(|(_, app)| app.healthy.clone())
-            .unwrap_or_default();
-        let started: BTreeSet<u64> = starts
-            .keys()
-            .filter(|(of, ..)| of == app)
-            .map(|(_, _, instance)| *instance)
-            .collect();
-        for instance in healthy.difference(&started) {
-            wrong.add(
-                [],
-                format!("instance {instance} of {app} was healthy, and never started"),
-            );
-        }
-    }
-    wrong.verdict(
-        "effects",
-        format!("{} instances, each started once", starts.len()),
-    )
+        let note = format!("`{mark}`");
+        Some(Effect { key, note })
+    };
+    let effects: Vec<Effect> = marks.lines().filter_map(effect).collect();
+    ledger::check(&effects, &must, &may).verdict("effects")
 }
 
+/// App, release and number of an instance.
+type Instance = (String, u64, u64);
+
 /// Node, instance and revision of a mark: `CLUSTER/NODE/APP/RELEASE/ORDINAL@REVISION`.
-fn instance_of(mark: &str) -> Option<(u64, (String, u64, u64), u64)> {
+fn instance_of(mark: &str) -> Option<(u64, Instance, u64)> {
     let mut parts = mark.split('/').skip(1);
     let node = parts.next()?.parse().ok()?;
     let app = parts.next()?.to_owned();
