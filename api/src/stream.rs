@@ -130,7 +130,9 @@ impl<L: Lens> Following<L> {
             }
             if self.caught_up {
                 let reader = &self.app.services.reader;
+                // In this order, so that a simulation repeats.
                 tokio::select! {
+                    biased;
                     () = self.app.services.shutdown.cancelled() => return None,
                     _ = reader.changed(self.position.max(self.applied)) => {}
                     () = tokio::time::sleep_until(told + progress) => return Some(self.progress()),

@@ -19,13 +19,13 @@ mod tests;
 
 use crate::history::Record;
 use crate::verdict::{Finding, Kind, Verdict, overall};
-use client::{Client, Fate, Ledger, Told};
+use client::{Client, Fate, Ledger, Told, Watcher};
 use futures::future::join_all;
 use judge::Final;
 use onward_raft::sim::World;
 use onward_statemachine::ports::{Freshness, Proposal};
 use onward_statemachine::services::kv;
-use onward_statemachine::{Actor, Command};
+use onward_statemachine::{Actor, Command, Revision, system};
 use site::{Seat, Site, until};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,6 +117,9 @@ async fn play(world: &World, plan: Plan) -> Played {
     let clients: Vec<_> = (0..plan.clients)
         .map(|number| tokio::spawn(Client::new(site.clone(), ledger.clone(), number).run()))
         .collect();
+    let watchers: Vec<_> = (0..plan.watchers)
+        .map(|number| tokio::spawn(Watcher::new(site.clone(), ledger.clone(), number).run()))
+        .collect();
     let struck = nemesis::run(site.clone()).await;
     let mut verdicts = vec![recover(&site).await];
     ledger.stop();
@@ -128,6 +131,14 @@ async fn play(world: &World, plan: Plan) -> Played {
     Client::new(site.clone(), ledger.clone(), plan.clients)
         .read_all()
         .await;
+    ledger.end_at(newest(&site).await);
+    for watcher in watchers {
+        match tokio::time::timeout(CATCH_UP, watcher).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => site.complain(format!("a watcher broke: {error}")),
+            Err(_) => site.complain("a watcher does not come to the end of the journal".to_owned()),
+        }
+    }
     let finals = finals(&site, &mut verdicts).await;
     verdicts.push(same_state(&site));
     verdicts.push(no_complaints(&site));
@@ -237,6 +248,16 @@ async fn describe(seat: &Seat) -> String {
     format!("machine {id}: {status:?}")
 }
 
+/// The newest revision that any node has.
+async fn newest(site: &Site) -> Revision {
+    let mut newest = Revision(0);
+    for (seat, ports) in site.running() {
+        let look = async { ports.reader.read(|view| Ok(system::clock(view)?.revision)) };
+        newest = newest.max(seat.machine.run(look).await.unwrap_or_default());
+    }
+    newest
+}
+
 /// Waits until all nodes stand at the same revision, and takes what they have.
 async fn finals(site: &Arc<Site>, verdicts: &mut Vec<Verdict>) -> Vec<Final> {
     let seats = site.seats();
@@ -263,7 +284,7 @@ async fn finals(site: &Arc<Site>, verdicts: &mut Vec<Verdict>) -> Vec<Final> {
     for seat in seats {
         let Some(ports) = seat.ports() else { continue };
         let id = seat.machine.id();
-        let look = async { ports.reader.read(|view| Final::of(id, view)) };
+        let look = async { ports.reader.read(|view| Final::of(id, view, &site.archive())) };
         finals.extend(seat.machine.run(look).await);
     }
     finals

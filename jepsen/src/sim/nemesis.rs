@@ -3,9 +3,9 @@
 use super::site::{Seat, Site};
 use super::swarm::{Kind, chance};
 use crate::history::Edge;
-use onward_raft::sim::{DiskFaults, Link};
+use onward_raft::sim::Link;
+use onward_statemachine::NodeId;
 use onward_statemachine::membership::Change;
-use onward_statemachine::{NodeId, Revision};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -131,7 +131,7 @@ impl Nemesis {
                 let after = self.while_();
                 self.later(after, kind, move |_| machine.resume());
             }
-            Kind::SlowDisk | Kind::FailingDisk => self.disk(kind, seat),
+            Kind::SlowDisk | Kind::FailingDisk | Kind::FullDisk => self.disk(kind, seat),
             Kind::SlowLinks | Kind::LossyLinks => self.links(kind, seat),
             Kind::Clock => {
                 let offset_ms = self.rng.random_range(-60_000..=60_000);
@@ -150,14 +150,13 @@ impl Nemesis {
 
     fn disk(&mut self, kind: Kind, seat: &Arc<Seat>) {
         let mut disk = self.site.plan.disk;
-        if kind == Kind::SlowDisk {
-            disk = DiskFaults {
-                sync_us_min: 20_000,
-                sync_us_max: self.rng.random_range(20_000..=400_000),
-                ..disk
-            };
-        } else {
-            disk.failed_syncs_ppm = self.rng.random_range(5_000..=200_000);
+        match kind {
+            Kind::SlowDisk => {
+                disk.sync_us_min = 20_000;
+                disk.sync_us_max = self.rng.random_range(20_000..=400_000);
+            }
+            Kind::FullDisk => disk.room_bytes = Some(self.rng.random_range(0..=20_000)),
+            _ => disk.failed_syncs_ppm = self.rng.random_range(5_000..=200_000),
         }
         self.begin(kind, Edge::Begin, format!("{disk:?}"), &[seat]);
         seat.machine.set_disk(disk);
@@ -315,10 +314,10 @@ impl Nemesis {
 
     fn replace(&mut self) -> bool {
         let running = self.site.running();
-        // A cluster that is not formed on all initial members yet waits for each of them.
+        // Until the cluster is formed it waits for each of its initial members.
         let formed = running
             .iter()
-            .all(|(_, ports)| ports.reader.stamp().applied > Revision(0));
+            .any(|(_, ports)| !ports.cluster.status().members.is_empty());
         if self.replaced || running.len() < self.site.seats().len() || !formed {
             return false;
         }

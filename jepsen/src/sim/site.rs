@@ -2,15 +2,20 @@
 
 use super::swarm::Plan;
 use crate::history::{Edge, Fault, Record};
+use axum::Router;
+use onward_api::Services;
 use onward_raft::sim::{Link, Machine, World};
 use onward_raft::{Config, InitialMember, Join, Node, StartError};
-use onward_statemachine::NodeId;
-use onward_statemachine::ports::{Cluster, Proposer, Reader};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use onward_statemachine::ports::{Backups, Cluster, Proposer, Reader};
+use onward_statemachine::{NodeId, Revision, journal};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Where the data of every node is, on its own machine.
 const DATA: &str = "/data";
+/// How often an idle stream says how far it has come, in ms.
+const PROGRESS_MS: u64 = 300;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -23,6 +28,21 @@ pub(super) struct Ports {
     pub(super) proposer: Arc<dyn Proposer>,
     pub(super) reader: Arc<dyn Reader>,
     pub(super) cluster: Arc<dyn Cluster>,
+    backups: Arc<dyn Backups>,
+    api: Arc<OnceLock<Router>>,
+}
+
+impl Ports {
+    /// The node's HTTP API, without a network in between.
+    pub(super) fn api(&self) -> Router {
+        let build = || {
+            let (proposer, reader) = (self.proposer.clone(), self.reader.clone());
+            let mut services = Services::new(proposer, reader, self.cluster.clone(), self.backups.clone());
+            services.limits.progress_ms = PROGRESS_MS;
+            onward_api::router(services)
+        };
+        self.api.get_or_init(build).clone()
+    }
 }
 
 /// A machine, and the node on it.
@@ -77,7 +97,12 @@ pub(super) struct Site {
     initial: Vec<InitialMember>,
     records: Mutex<Vec<Record>>,
     complaints: Mutex<Vec<String>>,
+    /// What the journal said before anybody had it compacted.
+    archive: Mutex<Archive>,
 }
+
+/// A part of the journal, from its beginning.
+pub(super) type Archive = BTreeMap<Revision, journal::Record>;
 
 impl Site {
     pub(super) fn new(world: World, plan: Plan) -> Arc<Self> {
@@ -97,6 +122,7 @@ impl Site {
             initial,
             records: Mutex::default(),
             complaints: Mutex::default(),
+            archive: Mutex::default(),
         };
         for machine in machines {
             site.seat(machine, None);
@@ -180,6 +206,8 @@ impl Site {
                         proposer: node.proposer(),
                         reader: node.reader(),
                         cluster: node.cluster(),
+                        backups: node.backups(),
+                        api: Arc::default(),
                     };
                     *lock(&seat.ports) = Some(ports);
                     *lock(&seat.node) = Some(Arc::new(node));
@@ -190,13 +218,14 @@ impl Site {
         });
     }
 
-    /// A node may fail to start where its disk fails or nobody lets it join; anything else is wrong.
+    /// A node may fail to start where its disk fails or is full, or nobody lets it join; anything else is wrong.
     fn judge_refusal(&self, seat: &Seat, error: &StartError) {
         let id = seat.machine.id();
         self.world.note(|| format!("n{id} does not start: {error}"));
         let expected = match error {
             StartError::Io { .. } | StartError::Unwritable { .. } | StartError::Engine(_) => {
-                error.to_string().contains("input/output error")
+                let error = error.to_string();
+                error.contains("input/output error") || error.contains("No space left on device")
             }
             StartError::Join { .. } => true,
             _ => false,
@@ -254,6 +283,11 @@ impl Site {
             what,
             nodes,
         }));
+    }
+
+    /// What was kept of the journal.
+    pub(super) fn archive(&self) -> MutexGuard<'_, Archive> {
+        lock(&self.archive)
     }
 
     /// Notes that something happened which must not.

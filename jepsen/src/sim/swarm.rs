@@ -32,6 +32,8 @@ pub enum Kind {
     SlowDisk,
     /// Syncs of a disk fail.
     FailingDisk,
+    /// A disk is full soon.
+    FullDisk,
     /// A clock jumps.
     Clock,
     /// A snapshot is taken out of turn.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Kill,
         Kind::PowerCut,
         Kind::SiteDown,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::LossyLinks,
         Kind::SlowDisk,
         Kind::FailingDisk,
+        Kind::FullDisk,
         Kind::Clock,
         Kind::Snapshot,
         Kind::Transfer,
@@ -74,6 +77,7 @@ impl Kind {
             Kind::LossyLinks => "lossy-links",
             Kind::SlowDisk => "slow-disk",
             Kind::FailingDisk => "failing-disk",
+            Kind::FullDisk => "full-disk",
             Kind::Clock => "clock",
             Kind::Snapshot => "snapshot",
             Kind::Transfer => "transfer",
@@ -113,6 +117,10 @@ pub struct Plan {
     pub transactions: u32,
     /// How many lists there are.
     pub lists: u64,
+    /// How many follow the journal.
+    pub watchers: u64,
+    /// Whether clients have the journal compacted now and then.
+    pub compacts: bool,
     /// The faults that there are.
     pub faults: Vec<Kind>,
     /// The longest between two faults.
@@ -161,7 +169,7 @@ impl Plan {
             disk: DiskFaults {
                 sync_us_min: sync_us_max / 10,
                 sync_us_max,
-                failed_syncs_ppm: 0,
+                ..DiskFaults::default()
             },
             clients: rng.random_range(2..=8),
             keys: rng.random_range(1..=5),
@@ -172,9 +180,10 @@ impl Plan {
             faults,
             pace_max: Duration::from_millis(among(rng, &[300, 1_000, 3_000])),
             safety: Duration::from_millis(rng.random_range(3_000..=9_000)),
-            // Drawn last, so that what was drawn before is what it was.
             transactions: *[0, 0, 20, 60].choose(rng).unwrap_or(&0),
             lists: rng.random_range(2..=4),
+            watchers: among(rng, &[0, 0, 1, 3]),
+            compacts: rng.random_bool(0.3),
         }
     }
 }

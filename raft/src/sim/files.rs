@@ -24,7 +24,13 @@ pub struct DiskFaults {
     pub sync_us_max: u64,
     /// How many of a million syncs fail.
     pub failed_syncs_ppm: u32,
+    /// How many bytes files may still grow by in all; `None` where there is no end to it. What is deleted makes no room:
+    /// somebody else takes it.
+    pub room_bytes: Option<u64>,
 }
+
+/// The number of Linux for a disk without room.
+const ENOSPC: i32 = 28;
 
 #[derive(Clone)]
 enum Entry {
@@ -208,6 +214,15 @@ fn sync_fault(process: &Process, tree: &Tree, what: &dyn std::fmt::Display) -> i
     Err(io::Error::other("input/output error"))
 }
 
+/// What a write says on a full disk.
+fn no_room(process: &Process, what: &dyn std::fmt::Display) -> io::Error {
+    let machine = &process.machine;
+    machine
+        .world
+        .note(|| format!("n{} has no room for {what}", machine.id));
+    io::Error::from_raw_os_error(ENOSPC)
+}
+
 struct OpenFile {
     process: Arc<Process>,
     path: PathBuf,
@@ -220,6 +235,17 @@ impl OpenFile {
             return Err(io::Error::other("the process has ended"));
         }
         Ok(lock(&self.content))
+    }
+
+    /// Takes so much of the room that the disk has, or as much as there is.
+    fn take_room(&self, growth: usize) -> usize {
+        let mut tree = lock(&self.process.machine.disk.0);
+        let Some(room) = &mut tree.faults.room_bytes else {
+            return growth;
+        };
+        let taken = growth.min(usize::try_from(*room).unwrap_or(usize::MAX));
+        *room -= taken as u64;
+        taken
     }
 }
 
@@ -237,8 +263,12 @@ impl File for OpenFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let (offset, length) = (offset as usize, self.content()?.bytes.len());
+        let growth = (offset + bytes.len()).saturating_sub(length);
+        let missing = growth - self.take_room(growth);
         let mut content = self.content()?;
-        let (offset, length) = (offset as usize, content.bytes.len());
+        // As much as there is room for.
+        let bytes = &bytes[..bytes.len() - missing.min(bytes.len())];
         let end = offset + bytes.len();
         let overwritten = content.bytes[offset.min(length)..end.min(length)].to_vec();
         if end > length {
@@ -251,6 +281,9 @@ impl File for OpenFile {
             bytes: overwritten,
             length,
         });
+        if missing > 0 {
+            return Err(no_room(&self.process, &self.path.display()));
+        }
         Ok(())
     }
 
@@ -270,6 +303,9 @@ impl Files for MachineFiles {
             (Some(content), _) => content,
             (None, Open::Read) => return Err(missing(path)),
             (None, Open::Write | Open::New) => {
+                if tree.faults.room_bytes == Some(0) {
+                    return Err(no_room(&self.0, &path.display()));
+                }
                 let parent = path.parent().unwrap_or(path);
                 if !matches!(tree.entries.get(parent), Some(Entry::Directory)) {
                     return Err(missing(parent));

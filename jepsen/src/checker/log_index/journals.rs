@@ -87,13 +87,14 @@ impl<'a> Journals<'a> {
     }
 }
 
-/// What the journal itself says was let go of.
+/// What was let go of: the journal says what may be, and where it begins, whether it is.
 fn floor(entries: &[Entry]) -> u64 {
+    let begins = entries.first().map_or(0, |entry| entry.revision);
     let events = entries.iter().flat_map(|entry| &entry.events);
     let compactions =
         events.filter(|event| event["area"] == "system" && event["event"] == "journal_compacted");
     let floors = compactions.filter_map(|event| event["below"].as_u64());
-    floors.max().unwrap_or(0)
+    floors.filter(|floor| *floor <= begins).max().unwrap_or(0)
 }
 
 /// Where two journals part.

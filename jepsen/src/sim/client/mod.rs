@@ -1,15 +1,16 @@
 //! Clients of a simulation: what they ask, of whom, and how often again.
 
 mod lists;
+mod watcher;
 
-use super::site::{Seat, Site, lock};
+use super::site::{Archive, Seat, Site, lock};
 use super::swarm::chance;
-use crate::checker::append;
+use crate::checker::{append, watch};
 use onward_raft::sim::World;
 use onward_statemachine::ports::{Freshness, Proposal, ProposeError, ReadError};
 use onward_statemachine::services::{catalog, kv};
 use onward_statemachine::testing::generate;
-use onward_statemachine::{Actor, Command, CommandId, Outcome, Revision, View, system};
+use onward_statemachine::{Actor, Command, CommandId, Outcome, Revision, View, journal, system};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
@@ -47,6 +48,8 @@ pub(super) enum Fate {
     Read(Revision, Vec<Option<kv::Pair>>),
 }
 
+pub(super) use watcher::Watcher;
+
 /// One operation.
 #[derive(Debug, Clone)]
 pub(super) struct Op {
@@ -65,6 +68,8 @@ pub(super) struct Told {
     pub(super) ops: Vec<Op>,
     /// The transactions over lists that are among them.
     pub(super) txns: Vec<append::Txn>,
+    /// What those were sent who followed the journal.
+    pub(super) watches: Vec<watch::Watch>,
 }
 
 /// What all clients share.
@@ -73,11 +78,22 @@ pub(super) struct Ledger {
     told: Mutex<Told>,
     processes: Mutex<u64>,
     stop: AtomicBool,
+    /// How far those go who follow the journal, once that is known.
+    end: Mutex<Option<u64>>,
 }
 
 impl Ledger {
     pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
+    }
+
+    /// Lets those who follow the journal go as far as here, and no further.
+    pub(super) fn end_at(&self, revision: Revision) {
+        *lock(&self.end) = Some(revision.0);
+    }
+
+    fn end(&self) -> Option<u64> {
+        *lock(&self.end)
     }
 
     pub(super) fn take(&self) -> Told {
@@ -166,6 +182,12 @@ impl Client {
     }
 
     async fn command(&mut self, seat: &Arc<Seat>) -> Command {
+        if self.site.plan.compacts
+            && self.rng.random_ratio(1, 30)
+            && let Some(compaction) = self.compaction(seat).await
+        {
+            return compaction;
+        }
         if self.rng.random_range(0..100) < self.site.plan.any_area {
             return self.any_command(seat).await;
         }
@@ -204,6 +226,26 @@ impl Client {
             return Revision(0);
         };
         pairs[0].as_ref().map_or(Revision(0), |pair| pair.modified)
+    }
+
+    /// Has the journal compacted below some revision, when all before it was put into the archive.
+    async fn compaction(&mut self, seat: &Seat) -> Option<Command> {
+        let ports = seat.ports()?;
+        let last = |archive: &Archive| archive.keys().next_back().copied();
+        let after = last(&self.site.archive()).unwrap_or(Revision(0));
+        let all = |view: &dyn View| journal::read(view, after, usize::MAX, usize::MAX, |_| true);
+        match seat.machine.run(async { ports.reader.read(all) }).await? {
+            Ok(page) => self.site.archive().extend(page.records),
+            Err(compacted) => self
+                .site
+                .complain(format!("what nobody had compacted: {compacted}")),
+        }
+        let (first, last) = {
+            let archive = self.site.archive();
+            (*archive.keys().next()?, last(&archive)?)
+        };
+        let below = Revision(self.rng.random_range(first.0 + 1..=last.0 + 1));
+        Some(Command::System(system::Command::CompactJournal { below }))
     }
 
     /// A command of any area, made up from chance, or the expiry of what is due.

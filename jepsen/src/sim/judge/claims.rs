@@ -7,6 +7,7 @@
 use super::super::client::{Asked, Fate, Op};
 use super::Final;
 use crate::checker::log_index::{self, Claim, Demand, Keys, Level, Query, Said};
+use crate::checker::watch::{self, Watch};
 use crate::final_state::Entry;
 use crate::verdict::Verdict;
 use onward_api::wire;
@@ -42,13 +43,23 @@ pub(super) fn judge(ops: &[Op], finals: &[Final]) -> Verdict {
     log_index::check(&claims, &nodes).verdict("log-index")
 }
 
-/// A journal as the API streams it.
+/// Whether those who followed the journal were sent all of it, and nothing else.
+pub(super) fn watched(watches: &[Watch], truth: &Final) -> Verdict {
+    let sent = |record: &(Revision, Record)| (record.0.0, streamed(record).to_string());
+    let all: Vec<(u64, String)> = truth.journal.iter().map(sent).collect();
+    watch::check(watches, &all).verdict("watch")
+}
+
+/// A journal as the harness reads it.
 fn entries(journal: &[(Revision, Record)]) -> Vec<Entry> {
-    let entry = |record: &(Revision, Record)| {
-        let wire = json!(wire::Entry::from(record.clone()));
-        serde_json::from_value(wire).expect("the harness reads what the API streams")
-    };
+    let entry =
+        |record| serde_json::from_value(streamed(record)).expect("the harness reads what the API streams");
     journal.iter().map(entry).collect()
+}
+
+/// What the API streams of a revision.
+fn streamed(record: &(Revision, Record)) -> Value {
+    json!(wire::Entry::from(record.clone()))
 }
 
 fn claim(call: u64, op: &Op) -> Option<Claim> {

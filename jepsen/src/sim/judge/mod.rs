@@ -8,7 +8,7 @@
 //!
 //! # What was told tells
 //! The checkers of the harness judge the same operations: [`keys`] and lists from demands and answers alone, and
-//! [`claims`] from the journals in the form in which the API streams them.
+//! [`claims`] from the journals in the form in which the API streams them, which is what watchers were sent.
 //!
 //! # The replicas tell
 //! All nodes have the same journal and the same state, whose cross-area rules hold.
@@ -20,6 +20,7 @@ mod model;
 mod tests;
 
 use super::client::{Asked, Fate, Op, Told};
+use super::site::Archive;
 use crate::checker::append;
 use crate::verdict::{Finding, Kind, Verdict};
 use onward_statemachine::journal::Record;
@@ -36,6 +37,7 @@ const MACHINERY: &str = "raft:";
 pub(super) struct Final {
     pub(super) machine: u64,
     pub(super) hash: u64,
+    /// The whole of it, from the first entry on.
     pub(super) journal: Vec<(Revision, Record)>,
     /// The rows of the domains.
     pub(super) rows: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -44,20 +46,35 @@ pub(super) struct Final {
 }
 
 impl Final {
-    /// Takes what there is.
-    pub(super) fn of(machine: u64, view: &dyn View) -> Result<Final, Fault> {
-        let page = journal::read(view, Revision(0), usize::MAX, usize::MAX, |_| true)?;
-        let page = page.map_err(|compacted| Fault::invariant(compacted.to_string()))?;
+    /// Takes what there is, and from the archive what was compacted.
+    pub(super) fn of(machine: u64, view: &dyn View, archive: &Archive) -> Result<Final, Fault> {
         let violations = onward_statemachine::check::check(view)?;
+        let mut violations: Vec<String> = violations
+            .iter()
+            .map(|violation| format!("{violation:?}"))
+            .collect();
+        let page = |after| journal::read(view, after, usize::MAX, usize::MAX, |_| true);
+        let mut whole = archive.clone();
+        let kept = match page(Revision(0))? {
+            Ok(page) => page,
+            Err(compacted) => {
+                whole.split_off(&compacted.floor);
+                let after = Revision(compacted.floor.0 - 1);
+                page(after)?.map_err(|again| Fault::invariant(again.to_string()))?
+            }
+        };
+        for (revision, record) in kept.records {
+            if archive.get(&revision).is_some_and(|before| *before != record) {
+                violations.push(format!("revision {revision} is not what it was: {record:?}"));
+            }
+            whole.insert(revision, record);
+        }
         Ok(Final {
             machine,
             hash: onward_statemachine::hash::state_hash(view)?,
-            journal: page.records,
+            journal: whole.into_iter().collect(),
             rows: domain_rows(view)?,
-            violations: violations
-                .iter()
-                .map(|violation| format!("{violation:?}"))
-                .collect(),
+            violations,
         })
     }
 }
@@ -104,6 +121,9 @@ pub(super) fn judge(told: &Told, finals: &[Final]) -> Vec<Verdict> {
     verdicts.push(keys::judge(ops));
     if !told.txns.is_empty() {
         verdicts.push(append::check(&told.txns).verdict("append"));
+    }
+    if !told.watches.is_empty() {
+        verdicts.push(claims::watched(&told.watches, truth));
     }
     verdicts
 }
