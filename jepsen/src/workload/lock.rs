@@ -61,7 +61,12 @@ impl Workload for Lock {
             let held = request.json(&spec(0)).send().await;
             anyhow::ensure!(held.is_ok(), "no lease: {}", held.error.unwrap_or_default());
             let deadline = Instant::now() + SETUP_PATIENCE;
-            while !client.get(&path, Level::Linearizable).send().await.is("not_found") {
+            while !client
+                .get(&path, Level::Linearizable)
+                .send()
+                .await
+                .is("not_found")
+            {
                 anyhow::ensure!(Instant::now() < deadline, "a lease does not run out");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
