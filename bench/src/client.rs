@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_TYPE, HOST, TE};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -31,6 +31,15 @@ pub enum Client {
         /// Whom it is connected to.
         address: SocketAddr,
     },
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is durable on a majority.
+    Done,
+    /// It was not done: too much is under way.
+    TurnedAway,
 }
 
 impl Client {
@@ -90,6 +99,19 @@ impl Client {
         }
     }
 
+    /// As [`Client::put`], to ours, which may turn it away.
+    pub async fn try_put(&mut self, key: &str, value: &Bytes) -> Result<Put> {
+        let kind = "application/octet-stream";
+        let (status, body) = self
+            .ask(Method::PUT, &format!("/v1/kv/{key}"), kind, value.clone())
+            .await?;
+        match status.as_u16() {
+            200 => Ok(Put::Done),
+            429 | 503 => Ok(Put::TurnedAway),
+            _ => bail!("a write was answered with {status}: {}", body.escape_ascii()),
+        }
+    }
+
     /// Sends a request to ours and returns the body of the answer, which must be a success.
     pub async fn send(
         &mut self,
@@ -98,6 +120,22 @@ impl Client {
         content_type: &str,
         body: Bytes,
     ) -> Result<Bytes> {
+        let (status, body) = self.ask(method, path, content_type, body).await?;
+        ensure!(
+            status.is_success(),
+            "{path} was answered with {status}: {}",
+            body.escape_ascii()
+        );
+        Ok(body)
+    }
+
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
         let Client::Onward { sender, address } = self else {
             bail!("only onward has an HTTP API");
         };
@@ -111,12 +149,7 @@ impl Client {
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        ensure!(
-            status.is_success(),
-            "{address} answered {path} with {status}: {}",
-            body.escape_ascii()
-        );
-        Ok(body)
+        Ok((status, body))
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod handover;
 mod load;
 mod machine;
+mod overload;
 mod report;
 mod standing;
 mod system;
@@ -42,6 +43,9 @@ struct Options {
     /// Measure only how long writes stand still when another node leads
     #[arg(long)]
     handover: bool,
+    /// Measure only what is left of the peak at four times the load
+    #[arg(long, conflicts_with = "handover")]
+    overload: bool,
     /// A minute instead of ten; shows that it runs, compares nothing
     #[arg(long)]
     quick: bool,
@@ -57,6 +61,7 @@ struct Plan {
     keys: u64,
     rest: Duration,
     handovers: u32,
+    overload: bool,
 }
 
 const FULL: Plan = Plan {
@@ -68,6 +73,7 @@ const FULL: Plan = Plan {
     keys: 1_000_000,
     rest: Duration::from_secs(20),
     handovers: 20,
+    overload: true,
 };
 
 const QUICK: Plan = Plan {
@@ -105,7 +111,12 @@ async fn run() -> Result<()> {
     let dir = dir.context("no directory for the data")?;
     let mut plan = if options.quick { QUICK } else { FULL };
     let mut kinds = vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared];
+    if options.overload {
+        (plan.sizes, plan.keys, plan.handovers) = (&[], 0, 0);
+        kinds.truncate(1);
+    }
     if options.handover {
+        plan.overload = false;
         plan.sizes = &[];
         plan.keys = 0;
         kinds.truncate(1);
@@ -161,7 +172,12 @@ async fn measure(plan: &Plan, kinds: &[Kind], programs: &Programs, dir: &Path) -
         }
         report.cells.extend(cells);
     }
-    if kinds.contains(&Kind::Onward) {
+    if kinds.contains(&Kind::Onward) && plan.overload {
+        progress(format_args!("three nodes with more than they take"));
+        let overload = overload::measure(programs, &dir.join("overload"), plan.measured).await?;
+        report.overload = Some(overload);
+    }
+    if kinds.contains(&Kind::Onward) && plan.handovers > 0 {
         report.handovers = handover::measure(programs, &dir.join("handover"), plan.handovers).await?;
     }
     // Nothing but handovers is asked for.

@@ -2,6 +2,7 @@
 
 use crate::handover::Handover;
 use crate::load::{Sample, VALUE_BYTES};
+use crate::overload::Overload;
 use crate::standing::{Idle, Restart};
 use crate::system::Kind;
 use std::fmt::Write;
@@ -11,6 +12,8 @@ use std::time::Duration;
 const RESTART_BAR_MS: u128 = 2000;
 /// An idle node must use less than this, in thousandths of one core.
 const IDLE_BAR_PERMILLE: u64 = 30;
+/// Of the peak, so much is left at four times the load.
+const OVERLOAD_BAR_PERCENT: u64 = 80;
 /// At this many clients onward must not be slower than etcd.
 const BAR_CLIENTS: usize = 64;
 
@@ -40,6 +43,8 @@ pub struct Report {
     pub idle: Vec<Idle>,
     /// Changes of who leads.
     pub handovers: Vec<Handover>,
+    /// More than it can take.
+    pub overload: Option<Overload>,
     /// Whether the run was shortened, so that its numbers say little.
     pub quick: bool,
 }
@@ -60,6 +65,7 @@ impl Report {
         self.restarts(&mut text);
         self.rest(&mut text);
         self.handovers(&mut text);
+        self.overload(&mut text);
         self.bars(&mut text);
         text.push('\n');
         text
@@ -154,6 +160,34 @@ impl Report {
         }
     }
 
+    fn overload(&self, text: &mut String) {
+        let Some(overload) = &self.overload else { return };
+        line(
+            text,
+            format_args!("\n### Four times the load of the peak, three nodes\n"),
+        );
+        line(
+            text,
+            format_args!(
+                "| peak | offered | acknowledged | of the peak | turned away | acknowledged and lost |\n|--:|--:|--:|--:|--:|--:|"
+            ),
+        );
+        let Overload {
+            peak,
+            offered,
+            acknowledged,
+            turned_away,
+            lost,
+        } = overload;
+        let left = overload.left_percent();
+        line(
+            text,
+            format_args!(
+                "| {peak}/s | {offered}/s | {acknowledged}/s | {left} % | {turned_away}/s | {lost} |"
+            ),
+        );
+    }
+
     fn rest(&self, text: &mut String) {
         if self.idle.is_empty() {
             return;
@@ -218,6 +252,15 @@ impl Report {
                 text,
                 format_args!("| {bar} | {ms} ms | {} |", verdict(ms < RESTART_BAR_MS)),
             );
+        }
+        if let Some(overload) = &self.overload {
+            let left = overload.left_percent();
+            let met = verdict(left >= OVERLOAD_BAR_PERCENT && overload.lost == 0);
+            let bar = format!(
+                "at four times the load, {OVERLOAD_BAR_PERCENT} % of the peak, and nothing acknowledged is lost"
+            );
+            let lost = overload.lost;
+            line(text, format_args!("| {bar} | {left} %, {lost} lost | {met} |"));
         }
         for handover in &self.handovers {
             if let Some(bar) = handover.bar {

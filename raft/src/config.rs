@@ -137,6 +137,9 @@ impl Default for SnapshotPolicy {
 pub struct Limits {
     /// The most proposals under way on this node, its own and those that peers forwarded to it each.
     pub in_flight_max: usize,
+    /// The most bytes of commands under way on this node: they wait in RAM until they are applied, or answered by the
+    /// leader.
+    pub in_flight_bytes_max: usize,
     /// How much of the disk is kept free, in bytes: with less than that, writes that add are refused. `None` is a
     /// twentieth of the disk, at least 512 MiB, at most 2 GiB and a quarter of the disk; 0 refuses nothing.
     pub disk_reserve_bytes: Option<u64>,
@@ -146,6 +149,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             in_flight_max: 8192,
+            in_flight_bytes_max: 256 << 20,
             disk_reserve_bytes: None,
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Counters {
     pub(crate) backups_streamed: AtomicU64,
     pub(crate) proposals_in_flight: AtomicUsize,
     pub(crate) submissions_in_flight: AtomicUsize,
+    /// Bytes of commands that wait to be applied, or to be answered by the leader.
+    pub(crate) bytes_in_flight: AtomicUsize,
     pub(crate) proposals: AtomicU64,
     pub(crate) proposals_overloaded: AtomicU64,
     pub(crate) proposals_without_room: AtomicU64,

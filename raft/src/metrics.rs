@@ -145,6 +145,11 @@ fn standing(engine: &Engine, status: &ClusterStatus) -> Vec<Metric> {
             "Proposals in this node's log, its own and its peers', that wait to be applied.",
             counters.submissions_in_flight.load(Relaxed) as u64,
         ),
+        (
+            "onward_raft_in_flight_bytes",
+            "Bytes of commands that wait to be applied, or to be answered by the leader.",
+            counters.bytes_in_flight.load(Relaxed) as u64,
+        ),
         ("onward_raft_term", "The term.", status.term),
         (
             "onward_raft_is_leader",

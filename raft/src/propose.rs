@@ -63,6 +63,30 @@ impl Drop for InFlight {
     }
 }
 
+/// The bytes of one command under way; let go of when it is dropped.
+struct Held {
+    counters: Arc<Counters>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Holds so many bytes, unless there are too many already. One command alone is always taken.
+    fn take(counters: &Arc<Counters>, bytes: usize, max: usize) -> Option<Self> {
+        let before = counters.bytes_in_flight.fetch_add(bytes, Relaxed);
+        let held = Held {
+            counters: counters.clone(),
+            bytes,
+        };
+        (before == 0 || before + bytes <= max).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.counters.bytes_in_flight.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// What one try came to.
 enum Tried {
     Ended(Result<Outcome, ProposeError>),
@@ -111,6 +135,11 @@ impl Engine {
             let bytes = bytes.len() as u64;
             return answer(Proposed::TooLarge { bytes });
         }
+        let Some(held) = Held::take(&self.counters, bytes.len(), self.limits.in_flight_bytes_max) else {
+            self.counters.proposals_overloaded.fetch_add(1, Relaxed);
+            let in_flight = self.counters.submissions_in_flight.load(Relaxed) as u64;
+            return answer(Proposed::Overloaded { in_flight });
+        };
         match self.state.try_read(|view| apply::rehearse(view, &envelope)) {
             Ok(()) => {}
             Err(fault @ Fault::Store(_)) => die("reading the state", fault),
@@ -121,7 +150,7 @@ impl Engine {
         }
         let reply = Reply::new(
             move |written: Option<openraft::raft::ClientWriteResult<TypeConfig>>| {
-                drop(guard);
+                drop((guard, held));
                 answer(match written {
                     Some(Ok(written)) => match written.data.0 {
                         Some(outcome) => Proposed::Done(outcome),
@@ -213,6 +242,15 @@ impl Engine {
         result
     }
 
+    /// Counts a proposal that is turned away.
+    fn overloaded(&self) -> ProposeError {
+        self.counters.proposals_overloaded.fetch_add(1, Relaxed);
+        ProposeError::Overloaded {
+            in_flight: self.counters.proposals_in_flight.load(Relaxed),
+            retry_after_ms: RETRY_AFTER_MS,
+        }
+    }
+
     async fn propose_until_done(
         &self,
         proposal: Proposal,
@@ -224,13 +262,7 @@ impl Engine {
         }
         self.counters.proposals.fetch_add(1, Relaxed);
         let _guard = InFlight::begin(&self.counters, Counters::in_flight, self.limits.in_flight_max)
-            .map_err(|in_flight| {
-                self.counters.proposals_overloaded.fetch_add(1, Relaxed);
-                ProposeError::Overloaded {
-                    in_flight,
-                    retry_after_ms: RETRY_AFTER_MS,
-                }
-            })?;
+            .map_err(|_| self.overloaded())?;
         let envelope = Envelope {
             command_id: id,
             actor: proposal.actor,
@@ -250,7 +282,10 @@ impl Engine {
                     if bytes.len() > ENVELOPE_BYTES_MAX {
                         Tried::Ended(Err(too_large(bytes.len())))
                     } else {
-                        self.propose_at(leader, &node, bytes, until).await
+                        match Held::take(&self.counters, bytes.len(), self.limits.in_flight_bytes_max) {
+                            Some(_held) => self.propose_at(leader, &node, bytes, until).await,
+                            None => Tried::Ended(Err(self.overloaded())),
+                        }
                     }
                 }
                 None => Tried::Nowhere,

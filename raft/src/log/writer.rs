@@ -48,6 +48,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct QueueState {
+    /// Bounded by the submissions under way on the leader, by count and bytes; by consensus' window on followers.
     ops: VecDeque<Op>,
     closed: bool,
 }

@@ -54,6 +54,7 @@ struct Road {
 }
 
 struct Link {
+    /// Bounded by who calls: each call waits for its answer, and proposals and reads under way are bounded on this node.
     frames: mpsc::UnboundedSender<Vec<u8>>,
     waiting: Waiting,
     next_id: AtomicU64,

@@ -175,6 +175,7 @@ async fn serve_requests(
     write: WriteHalf,
     hello: &Hello,
 ) -> io::Result<()> {
+    // Bounded by the peer: it has no more requests under way than its own limits let it, and each has one answer.
     let (answers, queue) = mpsc::unbounded_channel();
     let token = engine.token().clone();
     engine

@@ -1,0 +1,173 @@
+//! More than it can take: four times the writes a second of its peak, offered on a timetable and not when there is an
+//! answer. What is wanted: no collapse, and every write that was acknowledged is there.
+
+use crate::client::{Client, Put};
+use crate::load::{self, Load};
+use crate::system::{Kind, Programs, System};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use hyper::Method;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// So many times the peak is offered.
+const TIMES: u64 = 4;
+/// The numbers of clients in which the peak is looked for.
+const PEAK_CLIENTS: [usize; 3] = [64, 256, 512];
+/// Connections over which it is offered; each has one write under way.
+const CONNECTIONS: usize = 3072;
+/// A write that is so late is given up before it is sent: who offers it has gone.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Overload {
+    /// Writes a second, at the best number of clients.
+    pub peak: u64,
+    /// Writes that were due, each second.
+    pub offered: u64,
+    /// Writes that were acknowledged, each second.
+    pub acknowledged: u64,
+    /// Writes that were answered 429 or 503, each second.
+    pub turned_away: u64,
+    /// Writes that were acknowledged and are not there.
+    pub lost: u64,
+}
+
+impl Overload {
+    /// What is left of the peak, in percent.
+    pub fn left_percent(&self) -> u64 {
+        self.acknowledged * 100 / self.peak.max(1)
+    }
+}
+
+/// Loads three nodes of ours with more than they take, for so long.
+pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Result<Overload> {
+    let system = System::start(Kind::Onward, 3, programs, dir).await?;
+    let mut peak = 0;
+    for clients in PEAK_CLIENTS {
+        let load = Load {
+            clients,
+            warm_up: Duration::from_secs(1),
+            measured,
+        };
+        peak = peak.max(load::run(&system, load, 0).await?.rate());
+    }
+    if peak == 0 {
+        bail!("nothing was written at the peak");
+    }
+    let offer = Arc::new(Offer {
+        tickets: AtomicU64::new(0),
+        in_time: AtomicU64::new(0),
+        turned_away: AtomicU64::new(0),
+        begin: Instant::now() + Duration::from_secs(2),
+        a_second: TIMES * peak,
+        until: measured,
+    });
+    let mut writers = JoinSet::new();
+    for number in 0..CONNECTIONS {
+        let address = system.endpoints[number % system.endpoints.len()];
+        let client = Client::connect(Kind::Onward, address).await?;
+        writers.spawn(offer.clone().write(client));
+    }
+    let mut acknowledged = Vec::new();
+    while let Some(written) = writers.join_next().await {
+        acknowledged.extend(written??);
+    }
+    let there = written(&system).await?;
+    let lost = acknowledged
+        .iter()
+        .filter(|ticket| !there.contains(*ticket))
+        .count();
+    let each_second = |count: u64| (count as f64 / measured.as_secs_f64()) as u64;
+    Ok(Overload {
+        peak,
+        offered: offer.a_second,
+        acknowledged: each_second(offer.in_time.load(Relaxed)),
+        turned_away: each_second(offer.turned_away.load(Relaxed)),
+        lost: lost as u64,
+    })
+}
+
+/// The timetable that all connections work off.
+struct Offer {
+    tickets: AtomicU64,
+    /// Acknowledged before the time was up: what is still under way then counts for nothing.
+    in_time: AtomicU64,
+    turned_away: AtomicU64,
+    begin: Instant,
+    a_second: u64,
+    until: Duration,
+}
+
+impl Offer {
+    /// Writes what is next due, over and over; the tickets that were acknowledged.
+    async fn write(self: Arc<Self>, mut client: Client) -> Result<Vec<u64>> {
+        let value = load::value();
+        let mut acknowledged = Vec::new();
+        loop {
+            let ticket = self.tickets.fetch_add(1, Relaxed);
+            let due = Duration::from_secs_f64(ticket as f64 / self.a_second as f64);
+            if due >= self.until {
+                return Ok(acknowledged);
+            }
+            sleep_until(self.begin + due).await;
+            if self.begin.elapsed() > due + LATE {
+                continue;
+            }
+            match client.try_put(&format!("overload-{ticket}"), &value).await? {
+                Put::Done => {
+                    acknowledged.push(ticket);
+                    if self.begin.elapsed() <= self.until {
+                        self.in_time.fetch_add(1, Relaxed);
+                    }
+                }
+                Put::TurnedAway => {
+                    self.turned_away.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Item>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    key: String,
+}
+
+/// The tickets whose writes are there, read fresh.
+async fn written(system: &System) -> Result<BTreeSet<u64>> {
+    let mut client = Client::connect(Kind::Onward, system.endpoints[0]).await?;
+    let mut tickets = BTreeSet::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/v1/kv?prefix=overload-&limit=5000{cursor}");
+        let body = client
+            .send(Method::GET, &path, "application/json", Bytes::new())
+            .await?;
+        let page: Page = serde_json::from_slice(&body).context("a page of keys")?;
+        let numbers = page
+            .items
+            .iter()
+            .map(|item| item.key.trim_start_matches("overload-").parse());
+        for number in numbers {
+            tickets.insert(number.context("a key of this run")?);
+        }
+        match page.next {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(tickets),
+        }
+    }
+}
