@@ -36,6 +36,8 @@ pub struct Campaign<'a> {
     pub(super) excused: BTreeSet<u64>,
     /// Nodes who may stop because they are no members any more.
     pub(super) leaving: BTreeSet<u64>,
+    /// Whether nothing is done that could keep a node from noticing that it was let go of.
+    pub(super) undisturbed: bool,
     /// Whom each strike that is not over struck, by what it was drawn from.
     struck: BTreeMap<u64, Vec<u64>>,
     outcome: Outcome,
@@ -53,6 +55,7 @@ impl<'a> Campaign<'a> {
             damaged: BTreeSet::new(),
             excused: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            undisturbed: false,
             struck: BTreeMap::new(),
             outcome: Outcome::default(),
         }
@@ -66,6 +69,8 @@ impl<'a> Campaign<'a> {
     /// Carries out the whole plan. It can be dropped at any moment; [`Campaign::heal_all`] takes back what is left.
     pub async fn run(&mut self, plan: &Plan) {
         let began = Instant::now();
+        let leaves_alone = |kind: &Kind| matches!(kind, Kind::Member | Kind::Transfer);
+        self.undisturbed = plan.kinds.iter().all(leaves_alone);
         for strike in &plan.strikes {
             let at = began + strike.at;
             self.idle_until(at).await;
@@ -170,6 +175,14 @@ impl<'a> Campaign<'a> {
     /// Writes down a fault under the name of another kind.
     pub(super) fn record_as(&self, kind: Kind, edge: Edge, what: impl Into<String>, nodes: &[u64]) {
         self.recorder.fault(kind.name(), edge, what, nodes.to_vec());
+    }
+
+    /// A node that was let go of goes on.
+    pub(super) fn stayed(&mut self, id: u64) {
+        let words = last_words(self.cluster.node(id));
+        self.outcome
+            .stayed
+            .push(format!("node {id} was let go of and goes on:\n{words}"));
     }
 
     /// A strike came to nothing.

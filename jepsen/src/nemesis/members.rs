@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// How long a node that is let go of may take to notice. Another fault may keep it from it.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+/// And how long one may take to stop with its apps, that nothing else is done to.
+const STOP_PATIENCE: Duration = Duration::from_secs(40);
 /// How a node says that it was let go of, when it stops over it and when it is started again.
 const LEFT: &str = "was removed from";
 
@@ -78,22 +80,29 @@ impl Campaign<'_> {
 
     /// Lets a new member join where one was let go of; says what was found there.
     pub(super) async fn bring_back(&mut self, id: u64) -> anyhow::Result<String> {
-        if !self.cluster.is_up(id).await? {
-            // Who is down is raised, as a new member if it says that it was let go of.
-            return Ok(format!("node {id} may join again"));
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.cluster.is_up(id).await? {
+            if let Ok(member) = self.cluster.member_in(id).await
+                && self.cluster.is_member(member).await != Some(false)
+            {
+                return Ok(format!("node {id} is still a member"));
+            }
+            let late = Instant::now() > deadline;
+            if late || !self.undisturbed {
+                if late {
+                    self.stayed(id);
+                }
+                // Another fault may have kept it from noticing.
+                self.cluster.kill(id).await?;
+                self.cluster.start_node(id).await?;
+                return Ok(format!(
+                    "node {id} may join again, and has not noticed that it was let go of"
+                ));
+            }
+            tokio::time::sleep(POLL).await;
         }
-        let member = self.cluster.member_in(id).await;
-        if let Ok(member) = member
-            && self.cluster.is_member(member).await != Some(false)
-        {
-            return Ok(format!("node {id} is still a member"));
-        }
-        // Another fault keeps it from noticing.
-        self.cluster.kill(id).await?;
-        self.cluster.start_node(id).await?;
-        Ok(format!(
-            "node {id} may join again, and has not noticed that it was let go of"
-        ))
+        // Who is down is raised, as a new member if it says that it was let go of.
+        Ok(format!("node {id} may join again"))
     }
 
     /// Whether a node that has ended was let go of, as was asked for.

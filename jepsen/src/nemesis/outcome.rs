@@ -16,6 +16,9 @@ pub struct Outcome {
     pub missed: Vec<String>,
     /// Processes that ended without a fault that explains it, with their last words: the system failed.
     pub fallen: Vec<String>,
+    /// Nodes that were let go of and did not stop, though nothing kept them from noticing: the system failed.
+    #[serde(default)]
+    pub stayed: Vec<String>,
     /// What did not come back once everything was taken back: the system failed.
     pub unhealed: Option<String>,
 }
@@ -56,6 +59,10 @@ impl Outcome {
             0 => "no process ended by itself".to_owned(),
             fallen => format!("{fallen} times a process ended by itself"),
         };
+        let stayed = match self.stayed.len() {
+            0 => "whoever was let go of stopped, where nothing kept it from noticing".to_owned(),
+            stayed => format!("{stayed} times a node that was let go of did not stop"),
+        };
         let healed = self.unhealed.as_deref().unwrap_or("every process came back");
         vec![
             verdict(
@@ -71,6 +78,13 @@ impl Outcome {
                 self.fallen.is_empty(),
                 &fallen,
                 &self.fallen,
+            ),
+            verdict(
+                Kind::Property,
+                "removal",
+                self.stayed.is_empty(),
+                &stayed,
+                &self.stayed,
             ),
             verdict(Kind::Liveness, "healing", self.unhealed.is_none(), healed, &[]),
         ]
@@ -109,6 +123,10 @@ mod tests {
             },
             Outcome {
                 fallen: vec![word()],
+                ..well.clone()
+            },
+            Outcome {
+                stayed: vec![word()],
                 ..well.clone()
             },
             Outcome {
