@@ -642,6 +642,54 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// What a restore that was killed leaves is no data directory, for anybody.
+#[test]
+fn a_restore_that_is_broken_off_leaves_nothing_that_starts() {
+    let cluster = Cluster::start(1);
+    let files = tempfile::tempdir().expect("a directory");
+    fill(&cluster, 24);
+    let file = files.path().join("site.backup");
+    backup(&cluster, &file);
+    let data = files.path().join("data");
+    let caught = (0..20).any(|_| {
+        let _ = std::fs::remove_dir_all(&data);
+        let mut restoring = Command::new(ONWARD)
+            .args(["restore", text(&file), "--dir", text(&data)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        while restoring.try_wait().expect("a child").is_none() && !data.join("state/1").exists() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        signal(restoring.id(), Signal::SIGKILL);
+        restoring.wait().expect("a child").signal() == Some(Signal::SIGKILL as i32)
+    });
+    assert!(caught, "no restore was killed in the middle");
+    for command in [
+        &[
+            "serve",
+            "--data-dir",
+            text(&data),
+            "--http-listen",
+            "127.0.0.1:0",
+            "--peer-listen",
+            "127.0.0.1:0",
+        ][..],
+        &["restore", text(&file), "--dir", text(&data)],
+    ] {
+        let refused = onward(command);
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{command:?}: {stderr}");
+        assert!(
+            stderr.contains("restor") && stderr.contains(text(&data)),
+            "{command:?}: {stderr}"
+        );
+    }
+    let (verdict, well) = json(&["verify", text(&data)]);
+    assert!(!well && verdict.to_string().contains("broken off"), "{verdict}");
+}
+
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing() {
     let cluster = Cluster::start(1);
