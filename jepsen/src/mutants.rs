@@ -78,7 +78,10 @@ pub const HUNTS: &[Hunt] = &[
         &["linearizable", "log-index"],
     ),
     run(Mutant::ApplyTwice, "deploy", &[], &["deploy", "log-index"]),
-    simulate(Mutant::VoteNotPersisted, &["soundness", "model", "replicas"]),
+    simulate(
+        Mutant::VoteNotPersisted,
+        &["log-index", "linearizable", "append", "real-time"],
+    ),
     simulate(Mutant::PurgeBeforeSnapshot, &["model", "replicas"]),
     run(
         Mutant::DuplicateTableOff,
