@@ -289,14 +289,15 @@ impl Answer {
     }
 
     /// What an HTTP answer says. Only a problem document with a known meaning tells that a write was not done: 4xx are
-    /// refusals, of the log or of the edge before it; 429 and 503 say that nothing was done (docs/api.md).
+    /// refusals, of the log or of the edge before it; 429, 503 and 507 say that nothing was done (docs/api.md).
     fn answered(status: StatusCode, body: Value, writes: bool) -> Self {
         let code = body["code"].as_str().map(str::to_owned);
         let outcome = match (status, code.as_deref()) {
             (status, _) if status.is_success() => Outcome::Ok,
             _ if !writes => Outcome::Fail,
             (status, Some(_)) if status.is_client_error() => Outcome::Fail,
-            (StatusCode::SERVICE_UNAVAILABLE, Some(_)) | (_, Some("command_poisonous")) => Outcome::Fail,
+            (StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, Some(_))
+            | (_, Some("command_poisonous")) => Outcome::Fail,
             _ => Outcome::Info,
         };
         let error =

@@ -20,6 +20,7 @@ fn only_what_is_known_not_to_be_done_fails() {
         (429, Some("overloaded"), Outcome::Fail),
         (503, Some("no_leader"), Outcome::Fail),
         (503, Some("shutting_down"), Outcome::Fail),
+        (507, Some("disk_nearly_full"), Outcome::Fail),
         (500, Some("command_poisonous"), Outcome::Fail),
         (504, Some("outcome_unknown"), Outcome::Info),
         (503, None, Outcome::Info),
