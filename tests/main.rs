@@ -5,6 +5,7 @@ mod bad_input;
 mod deployments;
 mod divergence;
 mod failover;
+mod history;
 mod machines;
 mod members;
 mod observability;

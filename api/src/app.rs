@@ -5,7 +5,7 @@ use crate::metrics::Metrics;
 use crate::problem::{self, CONTENT_INVALID, Problem};
 use crate::request::{Call, Fresh};
 use onward_statemachine::ports::{Backups, Cluster, Freshness, Proposal, Proposer, Reader, Schedule};
-use onward_statemachine::{Command, Fault, Outcome, View, system};
+use onward_statemachine::{Command, Fault, Outcome, Revision, View, history, system};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -147,14 +147,21 @@ impl App {
         })
     }
 
-    /// Waits until this replica is as fresh as asked, then reads one consistent view of it.
+    /// Waits until this replica is as fresh as asked, then reads one consistent view of it, or of what it was.
     pub(crate) async fn read<T>(
         &self,
         fresh: Fresh,
-        read: impl FnOnce(&dyn View) -> Result<T, Fault>,
+        read: impl FnOnce(&dyn View) -> Result<T, Fault> + Send,
     ) -> Result<Seen<T>, Problem> {
         let freshness = fresh.freshness();
         let stamp = self.services.reader.barrier(freshness).await?;
+        if let Some(at) = fresh.at {
+            return Ok(Seen {
+                value: self.read_at(at, read).await?,
+                revision: at,
+                age_ms: None,
+            });
+        }
         let (revision, value) = self
             .services
             .reader
@@ -165,6 +172,27 @@ impl App {
             revision,
             age_ms,
         })
+    }
+
+    /// Reads the state as of `at`, which is the present one where nothing happened since.
+    async fn read_at<T>(
+        &self,
+        at: Revision,
+        read: impl FnOnce(&dyn View) -> Result<T, Fault> + Send,
+    ) -> Result<T, Problem> {
+        let reader = &self.services.reader;
+        let head = reader.stamp().applied;
+        let read = match reader.read(|view| {
+            if history::check(view, at, head)?.is_ok() && history::is_present(view, at)? {
+                return Ok(Ok(read(view)?));
+            }
+            Ok(Err(read))
+        }) {
+            Ok(value) => return Ok(value),
+            Err(read) => read,
+        };
+        let past = reader.past(at).await?;
+        Ok(past.read(read))
     }
 
     /// The right to keep one stream open.

@@ -26,6 +26,7 @@ pub mod problem;
 mod request;
 mod routes;
 mod stream;
+mod subject;
 #[cfg(test)]
 mod tests;
 pub mod wire;

@@ -360,7 +360,7 @@ fn json(object: &Declaration) -> Value {
 }
 
 /// Collects the fields that are not the same on both sides.
-fn compare(field: String, from: Option<&Value>, to: Option<&Value>, found: &mut Vec<Difference>) {
+pub(crate) fn compare(field: String, from: Option<&Value>, to: Option<&Value>, found: &mut Vec<Difference>) {
     match (from, to) {
         (from, to) if from == to => {}
         (Some(Value::Object(before)), Some(Value::Object(after))) => {

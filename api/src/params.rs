@@ -2,7 +2,7 @@
 
 use crate::app::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
 use crate::problem::{Problem, QUERY_INVALID};
-use crate::request::Fresh;
+use crate::request::{Fresh, Present};
 use onward_statemachine::Revision;
 use percent_encoding::percent_decode_str;
 use std::str::FromStr;
@@ -194,6 +194,22 @@ impl<T: Scalar> Field for Many<T> {
 }
 
 impl Field for Fresh {
+    fn documented(name: &'static str, about: &'static str) -> Vec<Param> {
+        let at = "as of this revision; as it is now without it";
+        [
+            Present::documented(name, about),
+            param::<Revision>("at", at, false),
+        ]
+        .concat()
+    }
+    fn take(name: &'static str, pairs: &mut Pairs) -> Result<Self, Problem> {
+        let Present(fresh) = Field::take(name, pairs)?;
+        let at = Field::take("at", pairs)?;
+        Ok(Fresh { at, ..fresh })
+    }
+}
+
+impl Field for Present {
     fn documented(_name: &'static str, _about: &'static str) -> Vec<Param> {
         let consistency = "`linearizable` (the default) sees every acknowledged write; `local` answers from this node's \
                            replica at once, with its age in `age_ms`";
@@ -221,7 +237,8 @@ impl Field for Fresh {
                 QUERY_INVALID.because("query parameters `at_least` and `consistency` exclude each other")
             );
         }
-        Ok(Fresh { local, at_least })
+        let at = None;
+        Ok(Present(Fresh { local, at_least, at }))
     }
 }
 

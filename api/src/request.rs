@@ -254,12 +254,18 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     })
 }
 
-/// How fresh a read must be: `consistency` and `at_least`.
+/// How fresh a read must be: `consistency`, `at_least` and `at`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fresh {
     pub(crate) local: bool,
     pub(crate) at_least: Option<Revision>,
+    /// As of when, if not now.
+    pub(crate) at: Option<Revision>,
 }
+
+/// How fresh a read must be that has no past: as [`Fresh`], without `at`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Present(pub Fresh);
 
 impl Fresh {
     pub(crate) fn freshness(self) -> Freshness {

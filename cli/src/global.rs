@@ -28,6 +28,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOW", default_value = "linearizable", help_heading = HEADING)]
     pub consistency: Consistency,
 
+    /// Read the state as of this revision: every get and list, within the history that is kept
+    #[arg(long, global = true, value_name = "REVISION", help_heading = HEADING)]
+    pub at: Option<u64>,
+
     /// Say nothing but results and errors
     #[arg(short, long, global = true, help_heading = HEADING)]
     pub quiet: bool,
@@ -75,9 +79,9 @@ impl FromStr for Consistency {
     }
 }
 
-/// A time with its unit: `500ms`, `10s`, `2m`, `1h`. More than zero.
+/// A time with its unit: `500ms`, `10s`, `2m`, `1h`, `30d`. More than zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let rule = || "it is a whole number above 0 and a unit: 500ms, 10s, 2m, 1h".to_owned();
+    let rule = || "it is a whole number above 0 and a unit: 500ms, 10s, 2m, 1h, 30d".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(rule)?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| rule())?;
@@ -86,6 +90,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(rule()),
     };
     match number.checked_mul(unit_ms) {
@@ -109,7 +114,7 @@ mod tests {
             "0s",
             "-1s",
             "1.5s",
-            "1d",
+            "1w",
             "99999999999999999999s",
             "18446744073709551615h",
         ] {

@@ -17,6 +17,7 @@ mod event;
 mod examples;
 mod failure;
 mod global;
+mod history;
 mod kv;
 mod machine;
 mod manifest;
@@ -91,8 +92,16 @@ pub enum Command {
     #[command(subcommand, visible_alias = "rollouts", after_help = examples!["rollout list hello", "rollout get hello 4"])]
     Rollout(deploy::Command),
     /// What ever happened, in order
-    #[command(subcommand, visible_alias = "events", after_help = examples!["event list --after 100", "event follow"])]
+    #[command(subcommand, visible_alias = "events", after_help = examples![
+        "event list --last 20",
+        "event follow",
+        "event retention --age 30d --bytes 10GiB",
+    ])]
     Event(event::Command),
+    /// Show what changed between two revisions, object by object
+    Diff(history::Diff),
+    /// Show the events that made an object what it is: when, who, what
+    Why(history::Why),
     /// Make it so: apply manifests as one atomic batch
     #[command(
         after_help = examples!["apply -f site/", "apply -f app.yaml -f settings.yaml --yes", "apply -f - < site.yaml"],
@@ -168,6 +177,8 @@ async fn dispatch(
         Command::Build(command) => app::builds(session, command).await,
         Command::Rollout(command) => deploy::run(session, command).await,
         Command::Event(command) => event::run(session, command).await,
+        Command::Diff(arguments) => history::diff(session, arguments).await,
+        Command::Why(arguments) => history::why(session, arguments).await,
         Command::Apply(arguments) => manifest::apply(session, arguments).await,
         Command::Plan(arguments) => manifest::plan(session, arguments).await,
         Command::Export(arguments) => manifest::export(session, arguments).await,

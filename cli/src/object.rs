@@ -15,7 +15,7 @@ pub enum Command {
     /// Print the bytes of an object, as they are
     #[command(after_help = examples![
         "object get 1",
-        "object get 1 --at 03f2a91c00000011 > old.bin",
+        "object get 1 --tid 03f2a91c00000011 > old.bin",
         "object get 1 -o json   with its serial, to put it back changed",
     ])]
     Get(Get),
@@ -59,7 +59,7 @@ pub struct Get {
     oid: String,
     /// As a snapshot at this transaction sees it
     #[arg(long, value_name = "TID")]
-    at: Option<String>,
+    tid: Option<String>,
 }
 
 /// Arguments of `object put`.
@@ -143,8 +143,8 @@ pub struct Allocate {
 /// Runs a command on objects.
 pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
     match command {
-        Command::Get(Get { oid, at }) => {
-            let object = session.client.object_get(&oid, at.as_deref()).await?;
+        Command::Get(Get { oid, tid }) => {
+            let object = session.client.object_get(&oid, tid.as_deref()).await?;
             if session.output.structured() {
                 return session.output.show(&object, |_| String::new());
             }

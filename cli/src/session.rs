@@ -46,6 +46,7 @@ impl<'a> Session<'a> {
         let client = Client::new(servers)?
             .with_deadline(global.timeout)
             .with_consistency(consistency)
+            .as_of(global.at)
             .with_actor(actor());
         Ok(Session {
             client,

@@ -67,6 +67,10 @@ fn done(workload: &str, call: &Call) -> Option<(Vec<Value>, Option<Demand>)> {
         ("backup", "put") => {
             json!({"area": "kv", "event": "put", "key": format!("backup/{}", asked["key"])})
         }
+        ("watch", "compact") => {
+            let below = asked["compact"].as_u64()? + 1;
+            json!({"area": "system", "event": "journal_compacted", "below": below})
+        }
         ("bank", "transfer") => return transfer(answer),
         ("idempotency", "count") => put(&format!("count/{}", asked["key"]), &asked["key"]),
         ("idempotency", "allocate") => {

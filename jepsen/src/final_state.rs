@@ -50,6 +50,9 @@ pub struct Node {
     pub status: Value,
     /// The items of each list that it was asked for, by path.
     pub reads: BTreeMap<String, Vec<Value>>,
+    /// The oldest revision after which its journal is kept.
+    #[serde(default)]
+    pub journal_begins: u64,
     /// Its journal; in a file of its own.
     #[serde(skip)]
     pub journal: Vec<Entry>,
@@ -69,6 +72,11 @@ impl Finals {
     /// The journal, as the first node has it; that all have the same is a verdict of its own.
     pub fn journal(&self) -> &[Entry] {
         self.nodes.first().map_or(&[], |node| &node.journal)
+    }
+
+    /// The oldest revision after which that journal is kept.
+    pub fn journal_begins(&self) -> u64 {
+        self.nodes.first().map_or(0, |node| node.journal_begins)
     }
 
     /// Reads every node, waiting until all stand at one revision.
@@ -241,7 +249,7 @@ async fn read_node(client: &Client, mark: u64, paths: &[&str], deadline: Instant
     loop {
         let read = async {
             let before = demand(client, "/v1/cluster/hash").await?;
-            let journal = journal(client, mark).await?;
+            let (journal_begins, journal) = journal(client, mark).await?;
             let mut reads = BTreeMap::new();
             for path in paths.iter().chain([&PAIRS]) {
                 reads.insert((*path).to_owned(), list(client, path).await?);
@@ -258,6 +266,7 @@ async fn read_node(client: &Client, mark: u64, paths: &[&str], deadline: Instant
                 hash: hash["hash"].as_str().context("no hash")?.to_owned(),
                 status,
                 reads,
+                journal_begins,
                 journal,
             })
         };
@@ -280,9 +289,11 @@ async fn demand(client: &Client, path: &str) -> anyhow::Result<Value> {
     }
 }
 
-/// The whole journal up to the mark.
-async fn journal(client: &Client, mark: u64) -> anyhow::Result<Vec<Entry>> {
-    let mut stream = match client.stream("/v1/events?after=0").await {
+/// The whole journal up to the mark, and after which revision it begins.
+async fn journal(client: &Client, mark: u64) -> anyhow::Result<(u64, Vec<Entry>)> {
+    let begins = demand(client, "/v1/journal/retention").await?["oldest"].as_u64();
+    let begins = begins.context("no oldest revision")?;
+    let mut stream = match client.stream(&format!("/v1/events?after={begins}")).await {
         Ok(stream) => stream,
         Err(answer) => bail!("`/v1/events`: {}", answer.error.unwrap_or_default()),
     };
@@ -294,7 +305,7 @@ async fn journal(client: &Client, mark: u64) -> anyhow::Result<Vec<Entry>> {
             entries.push(serde_json::from_value(message.data)?);
         }
         if message.id.is_some_and(|id| id >= mark) {
-            return Ok(entries);
+            return Ok((begins, entries));
         }
     }
 }
@@ -340,6 +351,7 @@ mod tests {
             hash: hash.to_owned(),
             status: Value::Null,
             reads: BTreeMap::from([(PAIRS.to_owned(), vec![json!(1)])]),
+            journal_begins: 0,
             journal: revisions.iter().map(entry).collect(),
         }
     }

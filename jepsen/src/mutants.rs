@@ -100,6 +100,7 @@ pub const HUNTS: &[Hunt] = &[
     run(Mutant::RolloutStepRepeated, "deploy", &["kill"], &["effects"]),
     simulate(Mutant::StateBitFlip, &["state-hash"]),
     run(Mutant::BackupTorn, "backup", &[], &["backup"]),
+    run(Mutant::PastOffByOne, "register", &[], &["past", "log-index"]),
 ];
 
 /// Seeds that the simulator is given at a time.

@@ -4,6 +4,7 @@ use crate::clock::ClusterClock;
 use crate::config::{Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
 use crate::fault::die;
+use crate::history::Queue;
 use crate::identity::Identity;
 use crate::log::LogStore;
 use crate::member::Standing;
@@ -59,6 +60,7 @@ pub(crate) struct Engine {
     pub(crate) room: Room,
     /// Told when there is something for the leader to settle.
     pub(crate) judge: Notify,
+    pub(crate) queue: Queue,
     pub(crate) trust: Trust,
     pub(crate) standing: Standing,
     /// Held while this leader changes the membership: one step at a time.
@@ -104,6 +106,7 @@ impl Engine {
             reports: Reports::default(),
             room: Room::default(),
             judge: Notify::new(),
+            queue: Queue::default(),
             trust: parts.trust,
             standing: parts.standing,
             changing: tokio::sync::Mutex::default(),

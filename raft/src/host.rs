@@ -18,6 +18,10 @@ pub(crate) trait Stores: Send + Sync + 'static {
     fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
     /// Opens the state in the directory `path` for reading, and leaves what is there as it is.
     fn open_frozen(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
+    /// Opens a copy of a state that is read for a while and thrown away.
+    fn open_past(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
+        self.open_state(path)
+    }
 }
 
 /// What a node stands on.
@@ -55,5 +59,9 @@ impl Stores for Rocks {
 
     fn open_frozen(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
         Ok(Arc::new(RocksState::open_frozen(path)?))
+    }
+
+    fn open_past(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
+        Ok(Arc::new(RocksState::open_past(path)?))
     }
 }

@@ -23,6 +23,7 @@ mod engine;
 mod fault;
 mod files;
 mod found;
+mod history;
 mod host;
 mod identity;
 mod log;

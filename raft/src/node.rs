@@ -267,6 +267,8 @@ impl Node {
         tasks.spawn(engine.clone().keep_clock());
         tasks.spawn(engine.clone().settle_voters());
         tasks.spawn(engine.clone().watch_standing());
+        tasks.spawn(engine.clone().keep_history());
+        tasks.spawn(engine.clone().keep_retention());
         form_or_join(&engine, &config).await?;
         Ok(Node {
             engine,

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::peer::frame::Lane;
 use crate::peer::wire::kind;
 use onward_statemachine::mutant::{self, Mutant};
-use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
+use onward_statemachine::ports::{BoxFuture, Freshness, Past, PastError, ReadError, Reader, Stamp};
 use onward_statemachine::{Fault, Revision, View, codec};
 use openraft::raft::linearizable_read::LinearizerOption;
 use std::sync::atomic::Ordering::Relaxed;
@@ -177,6 +177,10 @@ impl Reader for NodeReader {
 
     fn stamp(&self) -> Stamp {
         self.0.stamp()
+    }
+
+    fn past(&self, at: Revision) -> BoxFuture<'_, Result<Arc<dyn Past>, PastError>> {
+        Box::pin(self.0.past(at))
     }
 
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {

@@ -71,7 +71,7 @@ pub fn apply_envelope(txn: &mut Txn<'_>, revision: Revision, envelope: Envelope)
                     command_id: envelope.command_id,
                     events,
                 };
-                journal::append(txn, revision, &record);
+                journal::append(txn, revision, &record)?;
             }
             Outcome::Accepted { revision, reply }
         }

@@ -6,7 +6,7 @@
 use crate::keys::{self, Key};
 use crate::store::Fault;
 use crate::table::Table;
-use crate::{deployments, journal, machines, objects, replies, services, system};
+use crate::{deployments, journal, machines, objects, replies, retention, services, system};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::ser::Formatter;
 use std::io::{self, Write};
@@ -54,6 +54,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Describe for Table<K, V> {
 const TABLES: &[&[&dyn Describe]] = &[
     journal::TABLES,
     replies::TABLES,
+    retention::TABLES,
     machines::registry::TABLES,
     machines::ipam::TABLES,
     machines::netboot::TABLES,
@@ -74,6 +75,9 @@ pub fn row(key: &[u8], value: &[u8]) -> Result<Row, Fault> {
         .ok_or_else(|| Fault::corrupt("a key is empty"))?;
     if prefix == keys::SYSTEM {
         return system::describe(rest, value);
+    }
+    if prefix == keys::BASE {
+        return row(rest, value);
     }
     let mut tables = TABLES.iter().copied().flatten();
     match tables.find(|table| table.prefix() == prefix) {

@@ -3,7 +3,8 @@
 use crate::command::Event;
 use crate::dump::Describe;
 use crate::ids::{Actor, CommandId, Millis, Revision};
-use crate::keys;
+use crate::keys::{self, Key};
+use crate::retention;
 use crate::store::{Fault, Order, View};
 use crate::system;
 use crate::table::{Range, Table};
@@ -37,8 +38,9 @@ pub struct Compacted {
     pub after: Revision,
 }
 
-pub(crate) fn append(txn: &mut Txn<'_>, revision: Revision, record: &Record) {
-    JOURNAL.put(txn, &revision.0, record);
+pub(crate) fn append(txn: &mut Txn<'_>, revision: Revision, record: &Record) -> Result<(), Fault> {
+    let bytes = JOURNAL.put_counted(txn, &revision.0, record);
+    retention::count(txn, revision, bytes)
 }
 
 /// What the entry at `revision` added, as it is stored.
@@ -97,6 +99,73 @@ pub fn read(
         page.scanned = page.scanned.max(system::clock(view)?.revision);
     }
     Ok(Ok(page))
+}
+
+/// Reads backwards: at most `records_max` of those records before `before` and from `first` on that `wanted` lets
+/// through, newest first, looking at no more than `scan_max`. `scanned` of the page is the `before` to go on with; the
+/// page is complete where it reached `first`, or the floor, below which there may have been more.
+pub fn read_back(
+    view: &dyn View,
+    before: Revision,
+    first: Revision,
+    records_max: usize,
+    scan_max: usize,
+    mut wanted: impl FnMut(&Record) -> bool,
+) -> Result<Page, Fault> {
+    let floor = system::gate(view)?.journal_floor;
+    let mut page = Page {
+        records: Vec::new(),
+        scanned: before,
+        complete: true,
+    };
+    let mut scanned = 0;
+    let first = first.max(floor);
+    let range = Range::all().at_least(&first.0).below(&before.0);
+    JOURNAL.scan(view, &range, Order::Descending, |revision, record| {
+        page.scanned = Revision(revision);
+        scanned += 1;
+        if wanted(&record) {
+            page.records.push((Revision(revision), record));
+        }
+        if page.records.len() >= records_max || scanned >= scan_max {
+            page.complete = false;
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if page.complete {
+        page.scanned = first;
+    }
+    Ok(page)
+}
+
+/// The first record at or after `revision`.
+pub fn first_from(view: &dyn View, revision: Revision) -> Result<Option<(Revision, Record)>, Fault> {
+    let mut rows = JOURNAL.list(view, &Range::all().at_least(&revision.0), 1)?;
+    Ok(rows.pop().map(|(revision, record)| (Revision(revision), record)))
+}
+
+/// Visits the records after `after` up to and including `to`, each with its length in bytes, in order, until `visit`
+/// breaks. What [`read`] is for readers this is for those who fold: it does not look at the floor.
+pub(crate) fn visit(
+    view: &dyn View,
+    after: Revision,
+    to: Revision,
+    mut visit: impl FnMut(Revision, Record, usize) -> Result<ControlFlow<()>, Fault>,
+) -> Result<(), Fault> {
+    let key = |revision: u64| [&[keys::JOURNAL][..], &revision.to_be_bytes()].concat();
+    let (from, to) = (key(after.0 + 1), key(to.0.saturating_add(1)));
+    let mut fault = None;
+    view.scan(&from, &to, Order::Ascending, &mut |mut key, value| {
+        key = &key[1..];
+        let step = u64::decode(&mut key)
+            .and_then(|revision| visit(Revision(revision), JOURNAL.row(value)?, value.len()));
+        step.unwrap_or_else(|error| {
+            fault = Some(error);
+            ControlFlow::Break(())
+        })
+    })?;
+    fault.map_or(Ok(()), Err)
 }
 
 /// The record of exactly this revision.

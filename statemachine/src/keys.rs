@@ -11,6 +11,8 @@ pub const SYSTEM: u8 = 0x01;
 pub const JOURNAL: u8 = 0x02;
 /// Duplicate replies: command id -> outcome.
 pub const REPLIES: u8 = 0x03;
+/// Marks in the journal: revision -> how much of it lies before.
+pub const JOURNAL_MARKS: u8 = 0x04;
 
 /// Machines by serial.
 pub const MACHINES: u8 = 0x10;
@@ -67,6 +69,9 @@ pub const ROUTES: u8 = 0x46;
 pub const SERVING: u8 = 0x47;
 /// The revision of the last change to deployments, one row.
 pub const DEPLOYMENTS_CHANGED: u8 = 0x48;
+
+/// The base (see [`crate::history`]): this byte before the keys of an earlier state.
+pub const BASE: u8 = 0x7f;
 
 /// A key whose encoded bytes sort as the value does, and which can stand before other keys in a tuple.
 pub trait Key: Sized {

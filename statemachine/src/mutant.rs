@@ -35,11 +35,13 @@ pub enum Mutant {
     StateBitFlip,
     /// A backup takes its rows from the state as it goes on, and not as of one revision.
     BackupTorn,
+    /// An earlier state lacks what happened in its last revision.
+    PastOffByOne,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 13] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -52,6 +54,7 @@ impl Mutant {
         Mutant::RolloutStepRepeated,
         Mutant::StateBitFlip,
         Mutant::BackupTorn,
+        Mutant::PastOffByOne,
     ];
 
     /// Its name on command lines and in tables.
@@ -69,6 +72,7 @@ impl Mutant {
             Mutant::RolloutStepRepeated => "rollout-step-repeated",
             Mutant::StateBitFlip => "state-bit-flip",
             Mutant::BackupTorn => "backup-torn",
+            Mutant::PastOffByOne => "past-off-by-one",
         }
     }
 

@@ -8,6 +8,7 @@ pub use crate::metric::{BOUNDS_US, Histogram, Metric, Reading, Times};
 use crate::store::{Fault, View};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// A boxed future, so that the traits stay usable as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -119,6 +120,67 @@ pub enum ReadError {
     ShuttingDown,
 }
 
+/// Why an earlier state cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PastError {
+    /// The journal was compacted past it.
+    #[error("revision {at} is no longer kept: history begins at revision {oldest}")]
+    Compacted {
+        /// Asked for.
+        at: Revision,
+        /// The oldest revision that can be read.
+        oldest: Revision,
+    },
+    /// It has not come yet.
+    #[error("revision {at} is not there yet: the last one is {head}")]
+    Future {
+        /// Asked for.
+        at: Revision,
+        /// The last one that this node has applied.
+        head: Revision,
+    },
+    /// It takes longer than a read may wait, or others wait for theirs. It may be there when asked again.
+    #[error("the state as of revision {at} is not put together yet; ask again in {retry_after_ms} ms")]
+    NotReady {
+        /// Asked for.
+        at: Revision,
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// This node is going down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// An earlier state. It is kept for as long as somebody holds it.
+pub trait Past: Send + Sync + 'static {
+    /// Calls `read` with a view of the state as of that revision. A fault stops the node and does not return.
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>);
+}
+
+impl dyn Past {
+    /// Reads one value out of it.
+    pub fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, Fault>) -> T {
+        once(read, |read| self.with_view(read))
+    }
+}
+
+/// Calls `read` through `with_view`, which calls its argument once.
+fn once<T>(
+    read: impl FnOnce(&dyn View) -> Result<T, Fault>,
+    with_view: impl FnOnce(&mut dyn FnMut(&dyn View) -> Result<(), Fault>),
+) -> T {
+    let mut read = Some(read);
+    let mut value = None;
+    with_view(&mut |view| {
+        if let Some(read) = read.take() {
+            value = Some(read(view)?);
+        }
+        Ok(())
+    });
+    value.expect("with_view calls its closure once, and stops the node on a fault")
+}
+
 /// Where the state that a read saw stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -139,6 +201,9 @@ pub trait Reader: Send + Sync + 'static {
     /// The last applied revision and its age.
     fn stamp(&self) -> Stamp;
 
+    /// The state as of the revision `at`, which this node must have applied.
+    fn past(&self, at: Revision) -> BoxFuture<'_, Result<Arc<dyn Past>, PastError>>;
+
     /// Resolves once this node has applied something after `after`.
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision>;
 }
@@ -146,15 +211,7 @@ pub trait Reader: Send + Sync + 'static {
 impl dyn Reader {
     /// Reads one value out of a consistent view.
     pub fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, Fault>) -> T {
-        let mut read = Some(read);
-        let mut value = None;
-        self.with_view(&mut |view| {
-            if let Some(read) = read.take() {
-                value = Some(read(view)?);
-            }
-            Ok(())
-        });
-        value.expect("with_view calls its closure once, and stops the node on a fault")
+        once(read, |read| self.with_view(read))
     }
 }
 

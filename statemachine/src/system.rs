@@ -7,6 +7,7 @@ use crate::digest::HashValue;
 use crate::dump::{Describe, Row};
 use crate::ids::{Millis, NodeId, Revision};
 use crate::keys;
+use crate::retention::{self, Retention};
 use crate::store::{Fault, View};
 use crate::table::Table;
 use crate::txn::Txn;
@@ -64,6 +65,8 @@ pub(crate) fn describe(key: &[u8], value: &[u8]) -> Result<Row, Fault> {
         [CLOCK_KEY] => &CLOCK,
         [GATE_KEY] => &GATE,
         [NODE_IDS_KEY] => &NODE_IDS,
+        [retention::RETENTION_KEY] => &retention::RETENTION,
+        [retention::SIZE_KEY] => &retention::SIZE,
         _ => return Err(Fault::corrupt(format!("sys has no row {key:02x?}"))),
     };
     table.describe(key, value)
@@ -112,6 +115,16 @@ pub enum Command {
         /// What a majority of the members had at an earlier mark.
         agreed: Option<Mark>,
     },
+    /// Set how much of the journal is kept.
+    SetRetention {
+        /// All of the settings.
+        retention: Retention,
+    },
+    /// Let go of what the settings no longer keep: proposed by the leader, and decided on the settings in force.
+    Retain {
+        /// The first revision that is kept.
+        below: Revision,
+    },
 }
 
 /// The hash of the state at a marked revision.
@@ -147,6 +160,11 @@ pub enum Event {
     NodeIdAllocated {
         /// Which.
         id: NodeId,
+    },
+    /// So much of the journal is kept.
+    RetentionSet {
+        /// All of the settings.
+        retention: Retention,
     },
 }
 
@@ -198,6 +216,41 @@ pub enum Refusal {
         /// The most there may be.
         max: usize,
     },
+    /// Behaviour that is not in force yet.
+    #[error(
+        "this needs feature level {needed}, and level {current} is in force: it rises by itself once every member runs a \
+         release that knows it"
+    )]
+    FeatureLevelTooLow {
+        /// The level that it needs.
+        needed: u32,
+        /// In force.
+        current: u32,
+    },
+    /// The age is too short.
+    #[error("an age of {age_ms} ms is too short for the journal; the shortest is {min_ms} ms")]
+    JournalAge {
+        /// Asked for.
+        age_ms: u64,
+        /// The limit.
+        min_ms: u64,
+    },
+    /// The size is too small.
+    #[error("{bytes} bytes are too little for the journal; the least is {min}")]
+    JournalBytes {
+        /// Asked for.
+        bytes: u64,
+        /// The limit.
+        min: u64,
+    },
+    /// The settings keep what was to go.
+    #[error("the journal is kept from revision {allowed} on, and was to begin at {below}")]
+    JournalKept {
+        /// The first revision that was to stay.
+        below: Revision,
+        /// The highest floor that the settings allow.
+        allowed: Revision,
+    },
 }
 
 /// Decides a demand on the machinery.
@@ -213,7 +266,9 @@ pub fn decide(view: &dyn View, ctx: &Context, command: &Command) -> Decision<Eve
         }
         Command::CompactJournal { below } => {
             let floor = gate.journal_floor;
-            if below <= floor || below >= ctx.revision {
+            // Before level 2, the event before this one stayed.
+            let last = ctx.revision.0 - u64::from(gate.feature_level < retention::FEATURE_LEVEL);
+            if below <= floor || below.0 > last {
                 let revision = ctx.revision;
                 return Err(Stop::Refuse(Refusal::JournalFloor {
                     below,
@@ -224,6 +279,25 @@ pub fn decide(view: &dyn View, ctx: &Context, command: &Command) -> Decision<Eve
             Ok(Accepted::event(Event::JournalCompacted { below }))
         }
         Command::MarkState { .. } => Ok(Accepted::unchanged()),
+        Command::SetRetention { retention } => {
+            needs(&gate, retention::FEATURE_LEVEL)?;
+            retention::check(&retention).map_err(Stop::Refuse)?;
+            if retention::settings(view)? == retention {
+                return Ok(Accepted::unchanged());
+            }
+            Ok(Accepted::event(Event::RetentionSet { retention }))
+        }
+        Command::Retain { below } => {
+            needs(&gate, retention::FEATURE_LEVEL)?;
+            let allowed = retention::allowed(view, ctx.now)?.min(ctx.revision);
+            if below > allowed {
+                return Err(Stop::Refuse(Refusal::JournalKept { below, allowed }));
+            }
+            if below <= gate.journal_floor {
+                return Ok(Accepted::unchanged());
+            }
+            Ok(Accepted::event(Event::JournalCompacted { below }))
+        }
         Command::AllocateNodeId { above } => {
             let given = NODE_IDS.get(view, &NODE_IDS_KEY)?.unwrap_or_default().last;
             let id = NodeId(given.max(above).0 + 1);
@@ -236,6 +310,15 @@ pub fn decide(view: &dyn View, ctx: &Context, command: &Command) -> Decision<Eve
     }
 }
 
+/// Refuses what rides on a level that is not in force.
+fn needs(gate: &Gate, needed: u32) -> Result<(), Stop<Refusal>> {
+    let current = gate.feature_level;
+    if current < needed {
+        return Err(Stop::Refuse(Refusal::FeatureLevelTooLow { needed, current }));
+    }
+    Ok(())
+}
+
 pub(crate) fn evolve(txn: &mut Txn<'_>, event: &Event) -> Result<(), Fault> {
     let mut gate = gate(txn)?;
     match *event {
@@ -244,8 +327,20 @@ pub(crate) fn evolve(txn: &mut Txn<'_>, event: &Event) -> Result<(), Fault> {
                 "the cluster runs at feature level {level}, this build knows {FEATURE_LEVEL_MAX}: upgrade this node"
             )));
         }
-        Event::FeatureLevelRaised { level } => gate.feature_level = level,
-        Event::JournalCompacted { below } => gate.journal_floor = below,
+        Event::FeatureLevelRaised { level } => {
+            if gate.feature_level < retention::FEATURE_LEVEL && level >= retention::FEATURE_LEVEL {
+                retention::begin(txn);
+            }
+            gate.feature_level = level;
+        }
+        Event::JournalCompacted { below } => {
+            gate.journal_floor = below;
+            retention::drop_below(txn, below)?;
+        }
+        Event::RetentionSet { retention } => {
+            retention::set(txn, &retention);
+            return Ok(());
+        }
         Event::NodeIdAllocated { id } => {
             NODE_IDS.put(txn, &NODE_IDS_KEY, &NodeIds { last: id });
             return Ok(());

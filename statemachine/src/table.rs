@@ -62,6 +62,14 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         txn.put(self.key(key), codec::encode(row));
     }
 
+    /// As [`Table::put`]; says how many bytes the row has with its key.
+    pub(crate) fn put_counted(&self, txn: &mut Txn<'_>, key: &K, row: &V) -> u64 {
+        let (key, row) = (self.key(key), codec::encode(row));
+        let bytes = key.len() + row.len();
+        txn.put(key, row);
+        bytes as u64
+    }
+
     pub(crate) fn delete(&self, txn: &mut Txn<'_>, key: &K) {
         txn.delete(self.key(key));
     }

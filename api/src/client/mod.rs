@@ -44,6 +44,19 @@ pub struct Paging {
     pub cursor: Option<String>,
 }
 
+/// Which part of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JournalRange {
+    /// After this revision; from the beginning of what is kept without it.
+    pub after: Option<u64>,
+    /// Before this revision.
+    pub before: Option<u64>,
+    /// The newest of these, and not the oldest.
+    pub newest: bool,
+    /// Only of these areas, of which there are none for all.
+    pub areas: Vec<String>,
+}
+
 /// A client of a cluster. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -54,6 +67,7 @@ pub struct Client {
     actor: Option<String>,
     deadline: Duration,
     consistency: Consistency,
+    at: Option<u64>,
 }
 
 /// How long a request may take over all its tries, unless said otherwise.
@@ -82,6 +96,7 @@ impl Client {
             actor: None,
             deadline: DEADLINE_DEFAULT,
             consistency: Consistency::default(),
+            at: None,
         })
     }
 
@@ -96,6 +111,13 @@ impl Client {
     #[must_use]
     pub fn with_actor(mut self, actor: impl Into<String>) -> Self {
         self.actor = Some(actor.into());
+        self
+    }
+
+    /// With reads as of this revision; `None` for the present. Everything but a read is refused then.
+    #[must_use]
+    pub fn as_of(mut self, at: Option<u64>) -> Self {
+        self.at = at;
         self
     }
 

@@ -3,11 +3,11 @@
 
 use super::path::{key, segment};
 use super::send::Call;
-use super::{Client, Error, Paging, Stream};
+use super::{Client, Error, JournalRange, Paging, Stream};
 use crate::wire::manifest::{Exported, Manifest, Plan};
 use crate::wire::{
-    Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, backup, catalog, cluster, ipam, kv,
-    machines, members, netboot, objects, rollouts,
+    Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, backup, catalog, cluster, history,
+    ipam, kv, machines, members, netboot, objects, rollouts,
 };
 use http::Method;
 use serde_json::json;
@@ -78,15 +78,71 @@ impl Client {
             .await
     }
 
-    /// A page of the journal after `after` (from the beginning of what is kept without it).
-    pub async fn journal(&self, after: Option<u64>, areas: &[String], limit: usize) -> Answer<JournalPage> {
+    /// A page of the journal.
+    pub async fn journal(&self, which: &JournalRange, limit: usize) -> Answer<JournalPage> {
         let mut call = Call::get("/v1/journal")
-            .maybe("after", after)
+            .maybe("after", which.after)
+            .maybe("before", which.before)
             .query("limit", limit.to_string());
+        if which.newest {
+            call = call.query("newest", "true");
+        }
+        for area in &which.areas {
+            call = call.query("area", area);
+        }
+        self.read_present(call).await
+    }
+
+    /// How much of the journal is to be kept, and is.
+    pub async fn journal_state(&self) -> Answer<history::JournalState> {
+        self.read_present(Call::get("/v1/journal/retention")).await
+    }
+
+    /// Sets how much of the journal is kept.
+    pub async fn journal_set_retention(&self, retention: &history::Retention) -> Done {
+        let call = Call::write(Method::PUT, "/v1/journal/retention");
+        self.call(call.json(retention)).await
+    }
+
+    /// Lets go of events up to the revision `to`.
+    pub async fn journal_compact(&self, to: u64) -> Done {
+        let call = Call::write(Method::POST, "/v1/journal/compact");
+        self.call(call.json(&history::Compact { to })).await
+    }
+
+    /// A page of what changed between two revisions, up to the present without `to`.
+    pub async fn diff(
+        &self,
+        from: u64,
+        to: Option<u64>,
+        areas: &[String],
+        page: Paging,
+    ) -> Answer<history::Diff> {
+        let mut call = Call::get("/v1/diff")
+            .query("from", from.to_string())
+            .maybe("to", to)
+            .page(page);
         for area in areas {
             call = call.query("area", area);
         }
-        self.read(call).await
+        self.read_present(call).await
+    }
+
+    /// A page of the events that made an object what it is, those before `before`; with `all`, also what happened
+    /// before it was created.
+    pub async fn why(
+        &self,
+        object: &str,
+        before: Option<u64>,
+        all: bool,
+        limit: usize,
+    ) -> Answer<history::Why> {
+        let call = Call::get("/v1/why")
+            .query("object", object)
+            .maybe("before", before)
+            .maybe("all", all.then_some(true))
+            .query("limit", limit.to_string());
+        self.read_present(call).await
     }
 
     /// Follows the journal after `after`, from now on without it.
@@ -363,10 +419,10 @@ impl Client {
         self.read(Call::get("/v1/objects/head")).await
     }
 
-    /// Reads an object as it is now, or as of the snapshot `at`.
-    pub async fn object_get(&self, oid: &str, at: Option<&str>) -> Answer<objects::Object> {
+    /// Reads an object as it is, or as the snapshot at `tid` sees it.
+    pub async fn object_get(&self, oid: &str, tid: Option<&str>) -> Answer<objects::Object> {
         let path = format!("/v1/objects/{}", segment("an object id", oid)?);
-        self.read(Call::get(path).maybe("at", at)).await
+        self.read(Call::get(path).maybe("tid", tid)).await
     }
 
     /// Lists the objects that exist.

@@ -109,18 +109,42 @@ pub(super) enum Tried {
 }
 
 impl Client {
-    /// A read in the freshness of this client.
+    /// A read in the freshness of this client, as of its revision.
     pub(super) async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<Stamped<T>, Error> {
-        let call = match self.consistency {
+        let call = call.maybe("at", self.at);
+        self.decode(self.fresh(call)).await
+    }
+
+    /// A read of what has no past, in the freshness of this client.
+    pub(super) async fn read_present<T: DeserializeOwned>(&self, call: Call) -> Result<Stamped<T>, Error> {
+        self.call(self.fresh(call)).await
+    }
+
+    fn fresh(&self, call: Call) -> Call {
+        match self.consistency {
             Consistency::Linearizable => call,
             Consistency::Local => call.query("consistency", "local"),
             Consistency::AtLeast(revision) => call.query("at_least", revision.to_string()),
-        };
-        self.call(call).await
+        }
     }
 
-    /// Sends a call and reads the JSON of its answer.
+    /// Sends a call that is of the present and reads the JSON of its answer.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        self.only_now()?;
+        self.decode(call).await
+    }
+
+    /// Refuses what has no past to a client that reads one.
+    pub(super) fn only_now(&self) -> Result<(), Error> {
+        match self.at {
+            None => Ok(()),
+            Some(at) => Err(Error::Usage(format!(
+                "this cannot be done as of revision {at}: only what reads the state can"
+            ))),
+        }
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let (server, body) = self.send(call).await?;
         serde_json::from_slice(&body).map_err(|error| Error::Unreadable {
             server,

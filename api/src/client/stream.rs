@@ -39,6 +39,7 @@ impl<T: DeserializeOwned> Stream<T> {
         query: Vec<(&'static str, String)>,
         after: Option<u64>,
     ) -> Result<Self, Error> {
+        client.only_now()?;
         let mut stream = Stream {
             client: client.clone(),
             path,

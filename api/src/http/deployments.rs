@@ -276,7 +276,7 @@ async fn list_of<T: serde::Serialize>(
     cursors: Cursors,
     name: &Name,
     List { fresh, page: which }: List,
-    read: impl FnOnce(&dyn View, Option<u64>, usize) -> Result<(Vec<T>, Option<u64>), Fault>,
+    read: impl FnOnce(&dyn View, Option<u64>, usize) -> Result<(Vec<T>, Option<u64>), Fault> + Send,
 ) -> Answer {
     let before = cursors.number(which.cursor.as_deref())?;
     let listing = app
@@ -367,7 +367,7 @@ async fn one_of<T: serde::Serialize>(
     what: &str,
     (name, text): (String, String),
     fresh: Fresh,
-    read: impl FnOnce(&dyn View, &Name, u64) -> Result<Option<T>, Fault>,
+    read: impl FnOnce(&dyn View, &Name, u64) -> Result<Option<T>, Fault> + Send,
 ) -> Answer {
     let (name, number) = (Name(name), number(&text)?);
     let found = app.read(fresh, |view| read(view, &name, number)).await?;

@@ -5,7 +5,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::params::{Many, Page, query};
 use crate::problem::{Problem, QUERY_INVALID};
-use crate::request::{Call, Fresh, LargeJson, Params};
+use crate::request::{Call, LargeJson, Params, Present};
 use crate::routes::{Routes, op};
 use crate::stream::{Lens, compacted, follow};
 use crate::wire;
@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use onward_statemachine::journal::{self, Record};
-use onward_statemachine::{Command, Event, Reply, Revision};
+use onward_statemachine::{Command, Event, Reply, Revision, history};
 
 /// The records that one page looks at, however few of them are wanted.
 const SCAN_MAX: usize = 20_000;
@@ -62,20 +62,24 @@ query! {
     Reading {
         /// After this revision; from the beginning of what is kept without it.
         after: Option<Revision>,
+        /// Before this revision.
+        before: Option<Revision>,
+        /// the newest of these instead of the oldest; in the order of revision all the same
+        newest: Option<bool>,
         /// Only of this area; may be there several times.
         area: Many<String>,
         /// How fresh.
-        fresh: Fresh,
+        fresh: Present,
         /// How much.
         page: Page,
     }
 }
 
 /// Lets the events of some areas through.
-struct Areas(Vec<String>);
+pub(super) struct Areas(Vec<String>);
 
 impl Areas {
-    fn of(areas: Many<String>) -> Result<Self, Problem> {
+    pub(super) fn of(areas: Many<String>) -> Result<Self, Problem> {
         match areas
             .0
             .iter()
@@ -120,24 +124,29 @@ async fn list(State(app): State<App>, Params(query): Params<Reading>) -> Answer 
             QUERY_INVALID.because("query parameter `cursor` is not for the journal: go on with `after`")
         );
     }
-    let limit = query.page.limit;
+    let (limit, newest) = (query.page.limit, query.newest.unwrap_or(false));
+    let before = query.before.unwrap_or(Revision(u64::MAX));
     let seen = app
-        .read(query.fresh, |view| {
-            let floor = onward_statemachine::system::gate(view)?.journal_floor;
-            let after = query.after.unwrap_or(Revision(floor.0.saturating_sub(1)));
+        .read(query.fresh.0, |view| {
+            let after = query.after.unwrap_or(history::oldest(view)?);
             let wanted = |record: &Record| record.events.iter().any(|event| lens.wants(event));
-            journal::read(view, after, limit, SCAN_MAX, wanted)
+            if !newest {
+                return journal::read(view, after, limit, SCAN_MAX, wanted);
+            }
+            let behind = journal::read(view, after, 0, 1, |_| false)?;
+            let first = Revision(after.0.saturating_add(1));
+            Ok(match behind {
+                Err(behind) => Err(behind),
+                Ok(_) => Ok(journal::read_back(view, before, first, limit, SCAN_MAX, wanted)?),
+            })
         })
         .await?;
     let revision = seen.revision;
     let page = seen.value.map_err(|behind| compacted(behind).at(revision))?;
-    let items = page.records.into_iter();
-    let value = wire::JournalPage {
-        items: items
-            .map(|(revision, record)| lens.message(revision, record))
-            .collect(),
-        next_after: page.scanned.0,
-        complete: page.complete,
+    let value = if newest {
+        newest_of(page, revision, &lens)
+    } else {
+        oldest_of(page, before, &lens)
     };
     crate::answer::Seen {
         value,
@@ -145,6 +154,34 @@ async fn list(State(app): State<App>, Params(query): Params<Reading>) -> Answer 
         age_ms: seen.age_ms,
     }
     .answer()
+}
+
+/// A page from its beginning on; it ends before `before`.
+fn oldest_of(mut page: journal::Page, before: Revision, lens: &Areas) -> wire::JournalPage {
+    page.records.retain(|(revision, _)| *revision < before);
+    let ended = page.scanned >= before;
+    let items = page.records.into_iter();
+    wire::JournalPage {
+        items: items
+            .map(|(revision, record)| lens.message(revision, record))
+            .collect(),
+        next_after: page.scanned.0,
+        next_before: None,
+        complete: page.complete || ended,
+    }
+}
+
+/// A page from its end back, turned round.
+fn newest_of(page: journal::Page, head: Revision, lens: &Areas) -> wire::JournalPage {
+    let items = page.records.into_iter().rev();
+    wire::JournalPage {
+        items: items
+            .map(|(revision, record)| lens.message(revision, record))
+            .collect(),
+        next_after: head.0,
+        next_before: (!page.complete).then_some(page.scanned.0),
+        complete: page.complete,
+    }
 }
 
 async fn batch(State(app): State<App>, call: Call, LargeJson(batch): LargeJson<wire::Batch>) -> Answer {

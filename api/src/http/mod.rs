@@ -5,6 +5,7 @@ mod catalog;
 mod cluster;
 mod deployments;
 mod events;
+mod history;
 mod kv;
 mod machines;
 mod manifest;
@@ -42,6 +43,7 @@ pub(crate) fn routes() -> Routes {
     let areas = [
         kv::routes,
         events::routes,
+        history::routes,
         machines::routes,
         catalog::routes,
         objects::routes,

@@ -92,8 +92,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
 query! {
     /// Which revision of an object.
     At {
-        /// as a snapshot at this tid sees it; as it is now without it
-        at: Option<String>,
+        /// as a snapshot at this tid sees it; as the newest one does without it
+        tid: Option<String>,
         /// as a snapshot that ends just before this tid sees it
         before: Option<String>,
         /// as this transaction wrote it
@@ -157,11 +157,11 @@ async fn get(
     headers: HeaderMap,
 ) -> Answer {
     let oid = oid(&text)?;
-    let at = tid("at", which.at.as_deref())?;
+    let at = tid("tid", which.tid.as_deref())?;
     let before = tid("before", which.before.as_deref())?;
     let serial = tid("serial", which.serial.as_deref())?;
     if [at, before, serial].iter().flatten().count() > 1 {
-        return Err(QUERY_INVALID.because("query parameters `at`, `before` and `serial` exclude each other"));
+        return Err(QUERY_INVALID.because("query parameters `tid`, `before` and `serial` exclude each other"));
     }
     let seen = app
         .read(which.fresh, |view| {

@@ -22,6 +22,10 @@ area!(system, SYSTEM, system::Refusal {
     CommandIdStale => 400 "command_id_stale",
     CommandIdVersion => 400 "command_id_version",
     BatchShape => 400 "batch_shape",
+    FeatureLevelTooLow => 409 "system_feature_level_too_low",
+    JournalAge => 400 "system_journal_age",
+    JournalBytes => 400 "system_journal_bytes",
+    JournalKept => 409 "system_journal_kept",
 });
 
 area!(change, MEMBERS, membership::ChangeRefusal {

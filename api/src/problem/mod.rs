@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use onward_statemachine::membership::ChangeError;
-use onward_statemachine::ports::{BackupError, ProposeError, ReadError};
+use onward_statemachine::ports::{BackupError, PastError, ProposeError, ReadError};
 use onward_statemachine::{CommandId, Refusal, Revision};
 
 pub use codes::table;
@@ -74,12 +74,18 @@ edge_codes! {
     METHOD_NOT_ALLOWED = 405 "method_not_allowed";
     /// A history that does not reach back so far.
     COMPACTED = 410 "compacted";
+    /// A revision whose state is no longer kept.
+    REVISION_COMPACTED = 410 "revision_compacted";
+    /// A revision that has not come yet.
+    REVISION_FUTURE = 404 "revision_future";
     /// State moved on since the plan was made.
     PLAN_STALE = 412 "plan_stale";
     /// The body is larger than the route takes.
     BODY_TOO_LARGE = 413 "body_too_large";
     /// The command is larger than the log takes.
     COMMAND_TOO_LARGE = 413 "command_too_large";
+    /// More changed than one comparison holds.
+    DIFF_TOO_LARGE = 413 "diff_too_large";
     /// There is more than one export holds.
     EXPORT_TOO_LARGE = 413 "export_too_large";
     /// The body is of a type that the route does not take.
@@ -100,6 +106,8 @@ edge_codes! {
     NO_LEADER = 503 "no_leader";
     /// The revision that was asked for has not arrived at this node.
     REVISION_NOT_APPLIED = 503 "revision_not_applied";
+    /// An earlier state is still being put together.
+    HISTORY_NOT_READY = 503 "history_not_ready";
     /// This node cannot serve yet, or any more.
     NOT_READY = 503 "not_ready";
     /// This node is going down.
@@ -214,6 +222,20 @@ impl From<ReadError> for Problem {
                 .because("no leader confirmed the read; `?consistency=local` reads are still answered"),
             ReadError::NotApplied { applied, .. } => REVISION_NOT_APPLIED.because(detail).at(applied),
             ReadError::ShuttingDown => SHUTTING_DOWN.because(detail),
+        }
+    }
+}
+
+impl From<PastError> for Problem {
+    fn from(error: PastError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PastError::Compacted { oldest, .. } => REVISION_COMPACTED.because(detail).floor(oldest),
+            PastError::Future { head, .. } => REVISION_FUTURE.because(detail).at(head),
+            PastError::NotReady { retry_after_ms, .. } => {
+                HISTORY_NOT_READY.because(detail).retry_after(retry_after_ms)
+            }
+            PastError::ShuttingDown => SHUTTING_DOWN.because(detail),
         }
     }
 }

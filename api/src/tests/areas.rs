@@ -310,7 +310,7 @@ async fn object_transactions_commit_conflict_and_are_remembered() {
         (&now["bytes_base64"], &now["serial"]),
         (&"Yg==".into(), &second.as_str().into())
     );
-    let then = site.get(&format!("/v1/objects/1?at={first}")).await.ok();
+    let then = site.get(&format!("/v1/objects/1?tid={first}")).await.ok();
     assert_eq!(
         (&then["bytes_base64"], &then["next"]),
         (&"YQ==".into(), &second.as_str().into())

@@ -1,7 +1,7 @@
 //! The client library against a real socket.
 
 use super::Site;
-use crate::client::{Client, Consistency, Error, Paging, Url};
+use crate::client::{Client, Consistency, Error, JournalRange, Paging, Url};
 use crate::wire::kv::Event;
 use onward_statemachine::CommandId;
 use onward_statemachine::ports::ProposeError;
@@ -98,7 +98,7 @@ async fn pairs_are_put_read_listed_and_watched() {
     assert_eq!(local.kv_get("watch").await.expect("reads").age_ms, Some(0));
     let status = client.cluster().await.expect("answers");
     assert_eq!((status.value.leader, status.age_ms), (Some(1), Some(0)));
-    let journal = client.journal(None, &[], 10).await.expect("reads");
+    let journal = client.journal(&JournalRange::default(), 10).await.expect("reads");
     assert_eq!(journal.value.items[0].actor, "cli:test");
     assert!(
         client

@@ -131,8 +131,8 @@ async fn query_parameters_are_known_or_refused() {
     bad("/v1/machines?fields=zone%3Da", &["`fields`", "`zone`"]).await;
     bad("/v1/machines?mac=xyz", &["`mac`", "`xyz`"]).await;
     bad("/v1/machines?address=nowhere", &["`address`", "`nowhere`"]).await;
-    bad("/v1/objects/0?at=zz", &["`at`", "`zz`"]).await;
-    bad("/v1/objects/0?at=1&before=2", &["exclude"]).await;
+    bad("/v1/objects/0?tid=zz", &["`tid`", "`zz`"]).await;
+    bad("/v1/objects/0?tid=1&before=2", &["exclude"]).await;
     let all = site.send("DELETE", "/v1/kv", &[], "").await;
     all.problem(400, "query_invalid", &["`prefix` is missing"]);
 }

@@ -4,6 +4,7 @@ mod areas;
 mod backups;
 mod client;
 mod edges;
+mod history;
 mod manifests;
 mod routes;
 mod streams;

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use http_body_util::BodyExt;
-use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
+use onward_statemachine::ports::{BoxFuture, Freshness, Past, PastError, ReadError, Reader, Stamp};
 use onward_statemachine::testing::SingleNode;
 use onward_statemachine::{Fault, Revision, View};
 use serde_json::{Value, json};
@@ -187,6 +187,9 @@ impl Reader for Counted {
     }
     fn stamp(&self) -> Stamp {
         self.node.stamp()
+    }
+    fn past(&self, at: Revision) -> BoxFuture<'_, Result<Arc<dyn Past>, PastError>> {
+        self.node.past(at)
     }
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
         self.node.changed(after)

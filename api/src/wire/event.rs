@@ -42,7 +42,10 @@ pub struct JournalPage {
     pub items: Vec<Entry>,
     /// The `after` of the next page: everything up to here was looked at.
     pub next_after: u64,
-    /// Whether the end of the journal was reached.
+    /// With `newest`: the `before` of the page before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_before: Option<u64>,
+    /// Whether the end of the journal was reached; with `newest`, its beginning.
     pub complete: bool,
 }
 
@@ -145,6 +148,13 @@ pub enum SystemEvent {
         /// Which.
         node: u64,
     },
+    /// So much of the journal is kept.
+    RetentionSet {
+        /// Events at least this young, in ms.
+        age_ms: Option<u64>,
+        /// About this many bytes of them.
+        bytes: Option<u64>,
+    },
 }
 
 impl From<system::Event> for SystemEvent {
@@ -153,6 +163,10 @@ impl From<system::Event> for SystemEvent {
             system::Event::FeatureLevelRaised { level } => SystemEvent::FeatureLevelRaised { level },
             system::Event::JournalCompacted { below } => SystemEvent::JournalCompacted { below: below.0 },
             system::Event::NodeIdAllocated { id } => SystemEvent::NodeIdAllocated { node: id.0 },
+            system::Event::RetentionSet { retention } => SystemEvent::RetentionSet {
+                age_ms: retention.age_ms,
+                bytes: retention.bytes,
+            },
         }
     }
 }

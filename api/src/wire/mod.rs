@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod cluster;
 mod command;
 mod event;
+pub mod history;
 pub mod ipam;
 pub mod kv;
 pub mod machines;
@@ -96,7 +97,7 @@ pub struct Problem {
     /// When to try again, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// The first revision that the journal still has.
+    /// The first revision that the journal still has, or whose state is still kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<u64>,
 }

@@ -171,6 +171,13 @@ impl Reader for LogReader {
     fn stamp(&self) -> onward_statemachine::ports::Stamp {
         self.0.node.stamp()
     }
+    fn past(
+        &self,
+        at: onward_statemachine::Revision,
+    ) -> BoxFuture<'_, Result<Arc<dyn onward_statemachine::ports::Past>, onward_statemachine::ports::PastError>>
+    {
+        self.0.node.past(at)
+    }
     fn changed(&self, after: onward_statemachine::Revision) -> BoxFuture<'_, onward_statemachine::Revision> {
         self.0.node.changed(after)
     }

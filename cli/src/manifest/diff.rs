@@ -36,7 +36,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 }
 
 /// One field: `path: old -> new`.
-fn line(difference: &Difference, color: bool) -> String {
+pub(crate) fn line(difference: &Difference, color: bool) -> String {
     let side = |value: &Value, tone: Tone| match value {
         Value::Null => "(none)".to_owned(),
         value => tone.paint(&short(value), color),

@@ -3,7 +3,7 @@
 //! Reads documents ([`load`]), expands inventories ([`inventory`]), and has the cluster compare and apply them as one
 //! batch. An error names the file and document, or the line, that it is about.
 
-mod diff;
+pub(crate) mod diff;
 pub(crate) mod inventory;
 pub(crate) mod load;
 

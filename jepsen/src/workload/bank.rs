@@ -210,7 +210,7 @@ async fn snapshot(
     let mut revision = None;
     for account in accounts {
         let path = format!("/v1/objects/{}", hex(account));
-        let request = client.get(&path, level).query("at", &saw.at);
+        let request = client.get(&path, level).query("tid", &saw.at);
         let answer = served(request.send().await)?;
         let bytes = answer.body["bytes_base64"].as_str().unwrap_or_default();
         let text = STANDARD

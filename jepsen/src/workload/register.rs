@@ -1,7 +1,8 @@
 //! Single keys: read, written, and compared and set on the revision of their last change.
 //!
 //! Every value is written once, so it tells which write it comes from. Reads are asked for at all levels; those that
-//! promise less than linearizability are judged by what they promise.
+//! promise less than linearizability are judged by what they promise. What was read at a revision is read again as of
+//! that revision, later and elsewhere, and must be the same.
 
 use super::judging::{Judgement, op, refused};
 use super::rounds::Rounds;
@@ -9,6 +10,7 @@ use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
 use crate::checker::wgl;
 use crate::checker::wgl::register::{Input, Output};
 use crate::client::{Answer, Client, Level};
+use crate::final_state::Finals;
 use crate::history::{Call, Outcome};
 use crate::verdict::Verdict;
 use anyhow::Context;
@@ -37,6 +39,9 @@ struct Asked {
     /// Of a read: the least revision that it must see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at_least: Option<u64>,
+    /// Of a read of the past: as of which revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
 }
 
 /// A value, and the revision of the write that it comes from.
@@ -52,7 +57,7 @@ impl Workload for Register {
     }
 
     fn kinds(&self) -> &'static [&'static str] {
-        &["read", "read-at-least", "read-local", "write", "cas"]
+        &["read", "read-at-least", "read-local", "read-past", "write", "cas"]
     }
 
     fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
@@ -67,6 +72,7 @@ impl Workload for Register {
             written: 0,
             known: BTreeMap::new(),
             newest: 0,
+            were: Vec::new(),
         })
     }
 
@@ -81,6 +87,7 @@ impl Workload for Register {
         Ok(vec![
             linearizable.verdict("linearizable"),
             weak_reads(evidence.calls)?,
+            past_reads(evidence)?,
             values_and_revisions(evidence.calls)?,
         ])
     }
@@ -95,6 +102,8 @@ struct Registers {
     known: BTreeMap<String, Seen>,
     /// The newest revision that it was told of.
     newest: u64,
+    /// Keys and revisions at which it read or wrote them.
+    were: Vec<(String, u64)>,
 }
 
 impl Registers {
@@ -128,8 +137,10 @@ impl Script for Registers {
             put: None,
             expect: None,
             at_least: None,
+            at: None,
         };
         let f = match self.rng.random_range(0..100) {
+            0..2 if !self.were.is_empty() => "read-past",
             0..30 => "read",
             30..40 => "read-at-least",
             40..50 => "read-local",
@@ -138,6 +149,10 @@ impl Script for Registers {
         };
         match f {
             "read-at-least" => asked.at_least = Some(self.newest),
+            "read-past" => {
+                let (key, at) = self.were[self.rng.random_range(0..self.were.len())].clone();
+                (asked.key, asked.at) = (key, Some(at));
+            }
             "write" => asked.put = Some(self.fresh()),
             "cas" => {
                 asked.put = Some(self.fresh());
@@ -167,8 +182,16 @@ impl Script for Registers {
             let asked: Asked = asked(demand);
             let path = format!("/v1/kv/{}", asked.key);
             let Some(put) = asked.put else {
-                let answer = client.get(&path, level(demand, &asked)).send().await;
-                return answer.or_missing().map(seen);
+                let mut request = client.get(&path, level(demand, &asked));
+                if let Some(at) = asked.at {
+                    request = request.query("at", &at);
+                }
+                let answer = request.send().await.or_missing().map(seen);
+                if asked.at.is_some() {
+                    // Each node puts the past together by itself.
+                    client.move_on();
+                }
+                return answer;
             };
             let mut request = client
                 .write(Method::PUT, &path, command)
@@ -191,6 +214,12 @@ impl Script for Registers {
             (Outcome::Ok, None, _) => serde_json::from_value(answer.body.clone()).ok(),
             _ => None,
         };
+        if let (Some(revision), Outcome::Ok, None) = (answer.revision, answer.outcome, asked.at) {
+            self.were.push((asked.key.clone(), revision));
+        }
+        if asked.at.is_some() {
+            return;
+        }
         if let Some(seen) = seen
             && self
                 .known
@@ -259,6 +288,70 @@ fn weak_reads(calls: &[Call]) -> anyhow::Result<Verdict> {
     Ok(judgement
         .findings("reads of a least revision")
         .verdict("at-least"))
+}
+
+/// What is read as of a revision is what was read or written then, by anyone; and what the journal says was there.
+fn past_reads(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
+    let mut judgement = Judgement::new();
+    let mut were: BTreeMap<(String, u64), (u64, Seen)> = BTreeMap::new();
+    for call in evidence.calls.iter().filter(|call| call.outcome() == Outcome::Ok) {
+        let asked: Asked = call.demand()?;
+        let revision = call.revision().context("an answer without a revision")?;
+        let seen = match asked.put {
+            Some(value) => Some(Seen {
+                value: Some(value),
+                modified: revision,
+            }),
+            None if asked.at.is_none() => call.answer()?,
+            None => None,
+        };
+        if let Some(seen) = seen {
+            were.insert((asked.key, revision), (call.id, seen));
+        }
+    }
+    let journal = written(evidence.finals);
+    for call in evidence.calls.iter() {
+        let asked: Asked = call.demand()?;
+        let (Some(at), Some(Seen { value, modified })) = (asked.at, call.answer()?) else {
+            continue;
+        };
+        judgement.count();
+        if let Some((then, was)) = were.get(&(asked.key.clone(), at))
+            && was.value != value
+        {
+            let what = format!(
+                "call {} reads {value:?} of {} as of revision {at}, and call {then} had {:?} there",
+                call.id, asked.key, was.value
+            );
+            judgement.wrong("otherwise", &[*then, call.id], what);
+        }
+        let changes = journal.get(&asked.key).into_iter().flatten();
+        let last = changes.take_while(|(revision, _)| *revision <= at).last();
+        let told = last.copied().unwrap_or((0, None));
+        if evidence.finals.journal_begins() == 0 && told != (modified, value) {
+            let what = format!(
+                "call {} reads {value:?} of {} as of revision {at}, and the journal has {:?} of revision {}",
+                call.id, asked.key, told.1, told.0
+            );
+            judgement.wrong("journal", &[call.id], what);
+        }
+    }
+    Ok(judgement
+        .findings("reads as of earlier revisions")
+        .verdict("past"))
+}
+
+/// What the journal says of each key: its values with their revisions, in order.
+fn written(finals: &Finals) -> BTreeMap<String, Vec<(u64, Option<u64>)>> {
+    let mut written: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in finals.journal() {
+        for event in entry.events.iter().filter(|event| event["area"] == "kv") {
+            let value = event["value"].as_str().and_then(|text| text.parse().ok());
+            let key = event["key"].as_str().unwrap_or_default().to_owned();
+            written.entry(key).or_default().push((entry.revision, value));
+        }
+    }
+    written
 }
 
 /// Each value was written at one revision, whoever says so; no value is read that was never written; no revision of a

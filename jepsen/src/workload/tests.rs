@@ -3,7 +3,7 @@
 use super::*;
 
 /// What nobody asks for before something was answered.
-const WAIT_FOR_ANSWERS: [&str; 4] = ["read-again", "renew", "write", "release"];
+const WAIT_FOR_ANSWERS: [&str; 6] = ["read-again", "read-past", "renew", "write", "release", "compact"];
 
 fn seat(seed: u64, client: u64) -> Seat {
     Seat {

@@ -1,5 +1,6 @@
 //! Watchers beside writers: every client writes for a while, then follows the stream from where it last was, at
-//! another node each time.
+//! another node each time. Now and then one compacts the journal to where it last was itself, so that others, who are
+//! behind, are told so.
 
 use super::judging::Judgement;
 use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
@@ -30,8 +31,8 @@ const MESSAGES_MAX: usize = 150;
 const SILENCE: Duration = Duration::from_millis(500);
 const WATCH_MAX: Duration = Duration::from_secs(2);
 
-/// What is asked: a write, or a watch of one of two streams.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What is asked: a write, a watch of one of two streams, or a compaction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Asked {
     /// Of a write: which key becomes what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +40,9 @@ struct Asked {
     /// Of a watch: the position to go on after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
+    /// Of a compaction: up to which revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compact: Option<u64>,
 }
 
 /// What a watch saw.
@@ -59,7 +63,7 @@ impl Workload for Watch {
     }
 
     fn kinds(&self) -> &'static [&'static str] {
-        &["write", "watch-events", "watch-kv"]
+        &["write", "watch-events", "watch-kv", "compact"]
     }
 
     fn operations_per_second(&self) -> f64 {
@@ -107,16 +111,22 @@ fn stream(f: &str) -> Option<usize> {
 
 impl Script for Watching {
     fn next(&mut self) -> Demand {
-        let odds = self.rng.random_range(0..100);
-        if odds < 94 {
+        let odds = self.rng.random_range(0..1000);
+        let mut asked = Asked::default();
+        if odds < 940 {
             self.written += 1;
             let value = self.client * 1_000_000 + self.written;
-            let put = Some((self.rng.random_range(0..KEYS), value));
-            return Demand::write("write", json!(Asked { put, after: None }));
+            asked.put = Some((self.rng.random_range(0..KEYS), value));
+            return Demand::write("write", json!(asked));
         }
-        let which = usize::from(odds < 97);
-        let after = Some(self.positions[which]);
-        Demand::read(STREAMS[which].0, json!(Asked { put: None, after }))
+        let newest = self.positions[0].max(self.positions[1]);
+        if odds < 945 && newest > 0 {
+            asked.compact = Some(newest);
+            return Demand::write("compact", json!(asked));
+        }
+        let which = usize::from(odds < 970);
+        asked.after = Some(self.positions[which]);
+        Demand::read(STREAMS[which].0, json!(asked))
     }
 
     fn invoke<'a>(
@@ -126,7 +136,11 @@ impl Script for Watching {
         command: Uuid,
     ) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            let Asked { put, after } = asked(demand);
+            let Asked { put, after, compact } = asked(demand);
+            if let Some(to) = compact {
+                let request = client.write(Method::POST, "/v1/journal/compact", command);
+                return request.json(&json!({"to": to})).send().await.map(|_| Value::Null);
+            }
             if let Some((key, value)) = put {
                 let request = client.write(Method::PUT, &format!("/v1/kv/watch/{key}"), command);
                 let answer = request.json(&json!({"value": value.to_string()})).send().await;
@@ -211,19 +225,24 @@ fn wanted(f: &str, text: &str) -> bool {
     }
 }
 
-/// What the watches of each client saw, stream by stream, against the journal.
+/// What the watches of each client saw, stream by stream, against the journal; and, of what was compacted, against what
+/// other watches saw.
 fn watched(evidence: &Evidence<'_>, f: &str) -> anyhow::Result<Findings> {
     let journal = evidence.finals.journal().iter();
-    let truth: Vec<(u64, String)> = journal
+    let mut truth: BTreeMap<u64, String> = journal
         .map(|entry| (entry.revision, kv_text(entry)))
         .filter(|(_, text)| wanted(f, text))
         .collect();
+    let begins = evidence.finals.journal_begins();
     let mut legs: BTreeMap<u64, Vec<Leg>> = BTreeMap::new();
     for call in evidence.calls.iter().filter(|call| call.invoke.f == f) {
         let asked: Asked = call.demand()?;
         let (Some(after), Some(watched)) = (asked.after, call.answer::<Watched>()?) else {
             continue;
         };
+        for (revision, text) in watched.seen.iter().filter(|(revision, _)| *revision <= begins) {
+            truth.entry(*revision).or_insert_with(|| text.clone());
+        }
         // Reads fail rather than stay unknown, so a watch never changes the process of its client by itself; a write
         // does, and then the stream is one more watcher's.
         legs.entry(call.invoke.process).or_default().push(Leg {
@@ -238,6 +257,7 @@ fn watched(evidence: &Evidence<'_>, f: &str) -> anyhow::Result<Findings> {
         watcher: format!("process {process}, {f}"),
         legs,
     });
+    let truth: Vec<_> = truth.into_iter().collect();
     Ok(checker::check(&watches.collect::<Vec<_>>(), &truth))
 }
 

@@ -107,7 +107,6 @@ impl Rows {
             changes: std::mem::take(&mut self.changes),
             applied,
             membership: None,
-            journal_floor: None,
             kept: None,
         })
     }

@@ -136,7 +136,6 @@ impl<'a> Settling<'a> {
             changes,
             applied,
             membership,
-            journal_floor: None,
             kept: None,
         };
         let written = self.disk.write(batch);

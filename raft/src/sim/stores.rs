@@ -13,7 +13,7 @@ use crate::state::database::{Batch, Standing, StateDisk, decode_membership, enco
 use crate::state::hash::Kept;
 use crate::types::{Entry, LogId, Vote};
 use bytes::Bytes;
-use onward_statemachine::{Changes, MemoryStore, Order, View, codec, journal};
+use onward_statemachine::{Changes, MemoryStore, Order, Revision, View, codec, journal};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -332,17 +332,6 @@ impl StateDisk for SimulatedState {
     fn write(&self, batch: Batch) -> io::Result<()> {
         let rows = &mut *lock(&self.rows);
         rows.store.write(batch.changes);
-        if let Some(floor) = batch.journal_floor {
-            let (from, to) = journal::range_below(floor);
-            let mut gone = Changes::new();
-            rows.store
-                .scan(&from, &to, Order::Ascending, &mut |key, _| {
-                    gone.insert(key.to_vec(), None);
-                    ControlFlow::Continue(())
-                })
-                .map_err(io::Error::other)?;
-            rows.store.write(gone);
-        }
         rows.standing.applied = Some(batch.applied);
         rows.standing.kept = batch.kept;
         if let Some(membership) = batch.membership {
@@ -352,6 +341,25 @@ impl StateDisk for SimulatedState {
         if world.random(|rng| rng.random_ratio(1, FLUSH_ONE_IN)) {
             self.flush_rows(rows)?;
         }
+        Ok(())
+    }
+
+    fn put(&self, changes: Changes) -> io::Result<()> {
+        lock(&self.rows).store.write(changes);
+        Ok(())
+    }
+
+    fn cut_journal(&self, floor: Revision) -> io::Result<()> {
+        let rows = &mut *lock(&self.rows);
+        let (from, to) = journal::range_below(floor);
+        let mut gone = Changes::new();
+        rows.store
+            .scan(&from, &to, Order::Ascending, &mut |key, _| {
+                gone.insert(key.to_vec(), None);
+                ControlFlow::Continue(())
+            })
+            .map_err(io::Error::other)?;
+        rows.store.write(gone);
         Ok(())
     }
 

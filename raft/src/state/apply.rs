@@ -123,7 +123,6 @@ impl StateStore {
             changes,
             applied: last,
             membership: membership.clone(),
-            journal_floor,
             kept: Some(kept.clone()),
         };
         if let Err(error) = generation.disk().write(batch) {
@@ -149,6 +148,9 @@ impl StateStore {
         self.state.applied.send_replace(Revision(last.index));
         if mark.is_some() {
             self.state.marks.send_replace(marked);
+        }
+        if let Some(floor) = journal_floor {
+            self.state.floor.send_replace(floor);
         }
         Ok(())
     }

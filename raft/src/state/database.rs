@@ -8,7 +8,7 @@ use super::hash::Kept;
 use crate::log::disk::{decode_log_id, encode_log_id, invalid, other};
 use crate::log::record::StoredNodes;
 use crate::types::{LogId, StoredMembership};
-use onward_statemachine::{Changes, Fault, Order, View, Visit, codec, journal, keys};
+use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger,
@@ -42,8 +42,6 @@ pub(crate) struct Batch {
     pub(crate) changes: Changes,
     pub(crate) applied: LogId,
     pub(crate) membership: Option<StoredMembership>,
-    /// The first journal revision that is kept, where it moved.
-    pub(crate) journal_floor: Option<onward_statemachine::Revision>,
     /// The hash of the state after it. Where nobody keeps it, it is computed when the state is opened to be applied to.
     pub(crate) kept: Option<Kept>,
 }
@@ -65,6 +63,10 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn view(&self, read: &mut dyn FnMut(&dyn View));
     /// Lands a batch, all or nothing.
     fn write(&self, batch: Batch) -> io::Result<()>;
+    /// Lands changes that no entry made: rows of the base, and of states that are not this node's present one.
+    fn put(&self, changes: Changes) -> io::Result<()>;
+    /// Lets go of the journal below `floor`, for good.
+    fn cut_journal(&self, floor: Revision) -> io::Result<()>;
     /// Makes everything written durable.
     fn flush(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
@@ -110,16 +112,25 @@ pub(crate) struct RocksState {
 impl RocksState {
     /// Opens or creates the database.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        RocksState::open_with(path, 96 << 20, BLOCK_CACHE_BYTES)
+    }
+
+    /// Opens a copy that is read for a while: with little memory.
+    pub(crate) fn open_past(path: &Path) -> io::Result<Self> {
+        RocksState::open_with(path, 16 << 20, 8 << 20)
+    }
+
+    fn open_with(path: &Path, write_buffer_bytes: usize, cache_bytes: usize) -> io::Result<Self> {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_atomic_flush(true);
         options.set_max_background_jobs(2);
-        options.set_db_write_buffer_size(96 << 20);
+        options.set_db_write_buffer_size(write_buffer_bytes);
         options.set_keep_log_file_num(4);
         options.set_stats_dump_period_sec(0);
         options.set_paranoid_checks(true);
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let cache = Cache::new_lru_cache(cache_bytes);
         let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(other)?;
         Ok(RocksState { db })
@@ -142,14 +153,32 @@ impl RocksState {
             .expect("every column family is opened with the database")
     }
 
-    /// The column family of keys with this first byte.
+    /// The column family of keys that begin so. The bytes of objects in the base are with those of the present.
     fn family_of(&self, key: &[u8]) -> &ColumnFamily {
-        self.family(match key.first() {
-            Some(&keys::JOURNAL) => JOURNAL,
-            Some(&keys::REPLIES) => REPLIES,
-            Some(&keys::OBJECT_BYTES) => OBJECT_BYTES,
+        self.family(match key {
+            [keys::JOURNAL, ..] => JOURNAL,
+            [keys::REPLIES, ..] => REPLIES,
+            [keys::OBJECT_BYTES, ..] | [keys::BASE, keys::OBJECT_BYTES, ..] => OBJECT_BYTES,
             _ => ROWS,
         })
+    }
+
+    fn write_batch(&self, changes: &Changes) -> WriteBatch {
+        let mut write = WriteBatch::default();
+        for (key, value) in changes {
+            let family = self.family_of(key);
+            match value {
+                Some(value) => write.put_cf(family, key, value),
+                None => write.delete_cf(family, key),
+            }
+        }
+        write
+    }
+
+    fn land(&self, write: WriteBatch) -> io::Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(write, &options).map_err(other)
     }
 }
 
@@ -207,18 +236,7 @@ impl StateDisk for RocksState {
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
-        let mut write = WriteBatch::default();
-        for (key, value) in &batch.changes {
-            let family = self.family_of(key);
-            match value {
-                Some(value) => write.put_cf(family, key, value),
-                None => write.delete_cf(family, key),
-            }
-        }
-        if let Some(floor) = batch.journal_floor {
-            let (from, to) = journal::range_below(floor);
-            write.delete_range_cf(self.family(JOURNAL), from, to);
-        }
+        let mut write = self.write_batch(&batch.changes);
         let raft = self.family(RAFT);
         write.put_cf(raft, APPLIED, encode_log_id(&batch.applied));
         if let Some(kept) = &batch.kept {
@@ -227,9 +245,22 @@ impl StateDisk for RocksState {
         if let Some(membership) = &batch.membership {
             write.put_cf(raft, MEMBERSHIP, encode_membership(membership));
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(write, &options).map_err(other)
+        self.land(write)
+    }
+
+    fn put(&self, changes: Changes) -> io::Result<()> {
+        self.land(self.write_batch(&changes))
+    }
+
+    fn cut_journal(&self, floor: Revision) -> io::Result<()> {
+        let (from, to) = journal::range_below(floor);
+        let mut write = WriteBatch::default();
+        write.delete_range_cf(self.family(JOURNAL), &from, &to);
+        self.land(write)?;
+        // So that the disk has the room now, and reads do not step over what is gone.
+        self.db
+            .compact_range_cf(self.family(JOURNAL), Some(&from), Some(&to));
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -245,6 +276,17 @@ impl StateDisk for RocksState {
         RocksState::open_frozen(path)?.standing()
     }
 }
+
+/// Where one column family ends and another begins, in the order of keys.
+const EDGES: [&[u8]; 7] = [
+    &[keys::JOURNAL],
+    &[keys::REPLIES],
+    &[keys::REPLIES + 1],
+    &[keys::OBJECT_BYTES],
+    &[keys::OBJECT_BYTES + 1],
+    &[keys::BASE, keys::OBJECT_BYTES],
+    &[keys::BASE, keys::OBJECT_BYTES + 1],
+];
 
 /// A snapshot of the database as one ordered space of keys.
 struct RocksView<'a> {
@@ -265,16 +307,10 @@ impl View for RocksView<'_> {
 
     fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: Visit<'_>) -> Result<(), Fault> {
         // Tables never span column families: cut the range at the edges of those that have their own.
-        let mut edges: Vec<[u8; 1]> = [keys::JOURNAL, keys::REPLIES, keys::OBJECT_BYTES]
-            .into_iter()
-            .flat_map(|prefix| [[prefix], [prefix + 1]])
-            .collect();
-        edges.sort_unstable();
-        edges.dedup();
         let mut pieces: Vec<(&[u8], &[u8])> = Vec::new();
         let mut start = from;
-        for edge in &edges {
-            if start < &edge[..] && (to.is_empty() || &edge[..] < to) {
+        for edge in EDGES {
+            if start < edge && (to.is_empty() || edge < to) {
                 pieces.push((start, edge));
                 start = edge;
             }

@@ -9,7 +9,8 @@
 //! ```text
 //! state/CURRENT      the generation in force
 //! state/<n>/         the database of generation n
-//! snap/<index>-<term>/   the newest snapshot
+//! snap/<index>-<term>/   the newest snapshot, and a few older ones to read the past from
+//! history/       earlier states, for as long as they are read
 //! ```
 //! Installing a snapshot hard-links its files into the next generation, opens that, and only then switches `CURRENT` by
 //! rename. A crash before the rename leaves the old state, and the snapshot in `snap/`, which openraft installs again
@@ -20,6 +21,9 @@ mod apply;
 pub(crate) mod database;
 mod frozen;
 pub(crate) mod hash;
+pub(crate) mod past;
+#[cfg(test)]
+mod past_tests;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -36,7 +40,8 @@ use crate::runtime::{new_uuid, watch};
 use crate::types::{LogId, StoredMembership, revision_of};
 use database::StateDisk;
 use onward_statemachine::system::Mark;
-use onward_statemachine::{Fault, Revision, View};
+use onward_statemachine::{Fault, Revision, View, system};
+use past::Pasts;
 use snapshot::{Manifest, SnapshotFile, SnapshotHandle};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,6 +64,10 @@ pub(crate) struct State {
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
     marks: watch::Sender<Option<Mark>>,
+    /// The floor of the journal.
+    floor: watch::Sender<Revision>,
+    /// Earlier states.
+    pub(crate) pasts: Pasts,
     counters: Arc<Counters>,
 }
 
@@ -114,6 +123,12 @@ impl State {
         let standing = disk.standing()?;
         let applied = revision_of(standing.applied.as_ref());
         let mark = standing.kept.and_then(|kept| kept.last_mark());
+        let mut snapshots = snapshot::open_all(&files, &dir.join("snap"))?;
+        let newest = snapshots.pop();
+        let pasts = Pasts::open(&dir.join("history"), host, snapshots)?;
+        if let Some(newest) = &newest {
+            pasts.thin(newest)?;
+        }
         Ok(Arc::new(State {
             root: dir.to_owned(),
             generation: RwLock::new(Arc::new(Generation {
@@ -123,10 +138,12 @@ impl State {
                 disk: Some(disk),
                 retired: AtomicBool::new(false),
             })),
-            snapshot: Mutex::new(snapshot::open_newest(&files, &dir.join("snap"))?),
+            snapshot: Mutex::new(newest),
             checked: Mutex::new((0, Vec::new())),
             applied: watch::Sender::new(applied),
             marks: watch::Sender::new(mark),
+            floor: watch::Sender::new(Revision(0)),
+            pasts,
             files,
             stores,
             counters,
@@ -146,6 +163,11 @@ impl State {
     /// Follows the last applied revision.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
+    }
+
+    /// Follows the floor of the journal; what it was before the start is not told.
+    pub(crate) fn watch_floor(&self) -> watch::Receiver<Revision> {
+        self.floor.subscribe()
     }
 
     /// The last mark that was applied, and the hash of the state there.
@@ -213,12 +235,12 @@ impl State {
         current.as_ref().map_or(0, |snapshot| snapshot.manifest.bytes())
     }
 
-    fn keep_snapshot(&self, newest: &SnapshotHandle) {
+    /// Puts a snapshot in the place of the one before, which becomes a place to start from into the past.
+    fn keep_snapshot(&self, newest: &SnapshotHandle) -> io::Result<()> {
         let mut current = self.current_snapshot();
-        if let Some(older) = current.replace(newest.clone())
-            && older.path != newest.path
-        {
-            older.retire();
+        match current.replace(newest.clone()) {
+            Some(older) if older.path != newest.path => self.pasts.keep(older, newest),
+            _ => Ok(()),
         }
     }
 
@@ -259,7 +281,7 @@ impl State {
     }
 
     fn adopt(&self, handle: SnapshotHandle) -> io::Result<Snapshot> {
-        self.keep_snapshot(&handle);
+        self.keep_snapshot(&handle)?;
         let meta = handle.manifest.meta()?;
         tracing::info!(
             revision = %revision_of(meta.last_log_id.as_ref()),
@@ -280,17 +302,7 @@ impl State {
         if files.exists(&path) {
             files.remove_dir(&path)?;
         }
-        files.create_dir(&path)?;
-        for file in &handle.manifest.files {
-            let (from, to) = (handle.path.join(&file.name), path.join(&file.name));
-            // The immutable files are shared; the few that the database rewrites are copied.
-            if file.name.ends_with(".sst") || file.name.ends_with(".blob") {
-                files.hard_link(&from, &to)?;
-            } else {
-                files.copy(&from, &to)?;
-            }
-        }
-        files.sync_dir(&path)?;
+        snapshot::lay_out(handle, &path)?;
         let disk = self.stores.open_state(&path)?;
         let applied = revision_of(disk.standing()?.applied.as_ref());
         point_at(files, &states, number)?;
@@ -306,9 +318,11 @@ impl State {
         let old = std::mem::replace(&mut *generation, next);
         drop(generation);
         drop(old);
-        self.keep_snapshot(handle);
+        self.keep_snapshot(handle)?;
         self.counters.snapshots_installed.fetch_add(1, Relaxed);
         self.applied.send_replace(applied);
+        self.floor
+            .send_replace(self.read(|view| Ok(system::gate(view)?.journal_floor)));
         tracing::info!(revision = %applied, "snapshot installed");
         Ok(())
     }

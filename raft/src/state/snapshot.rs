@@ -166,28 +166,24 @@ pub(crate) fn name_of(meta: &SnapshotMeta) -> String {
     )
 }
 
-/// Deletes all but the newest whole snapshot of `root`, and returns that.
-pub(crate) fn open_newest(files: &Arc<dyn Files>, root: &Path) -> io::Result<Option<SnapshotHandle>> {
+/// All whole snapshots of `root`, the newest last; what is not whole is deleted.
+pub(crate) fn open_all(files: &Arc<dyn Files>, root: &Path) -> io::Result<Vec<SnapshotHandle>> {
     files.create_dir(root)?;
-    let mut newest: Option<SnapshotDir> = None;
+    let mut found = Vec::new();
     for listed in files.list(root)? {
         let path = root.join(&listed.name);
-        if !listed.name.starts_with(|c: char| c.is_ascii_digit()) {
+        if listed.name.starts_with(|c: char| c.is_ascii_digit()) {
+            found.push(Arc::new(SnapshotDir::open(files.clone(), path)?));
+        } else {
             files.remove_dir(&path)?;
-            continue;
         }
-        let found = SnapshotDir::open(files.clone(), path)?;
-        let id = found.manifest.meta()?.last_log_id;
-        let older = match &newest {
-            Some(known) if known.manifest.meta()?.last_log_id > id => found,
-            _ => match newest.replace(found) {
-                Some(known) => known,
-                None => continue,
-            },
-        };
-        older.retire();
     }
-    Ok(newest.map(Arc::new))
+    let mut keyed = Vec::with_capacity(found.len());
+    for snapshot in found {
+        keyed.push((snapshot.manifest.meta()?.last_log_id, snapshot));
+    }
+    keyed.sort_by_key(|(id, _)| *id);
+    Ok(keyed.into_iter().map(|(_, snapshot)| snapshot).collect())
 }
 
 /// Writes the manifest into `temporary`, syncs the directory and gives it its final name in `root`.
@@ -210,6 +206,22 @@ pub(crate) fn seal(
         files.sync_dir(root)?;
     }
     SnapshotDir::open(files.clone(), path)
+}
+
+/// Lays the files of a snapshot out in `path`, a new directory, for a database that writes there.
+pub(crate) fn lay_out(snapshot: &SnapshotDir, path: &Path) -> io::Result<()> {
+    let files = &*snapshot.files;
+    files.create_dir(path)?;
+    for file in &snapshot.manifest.files {
+        let (from, to) = (snapshot.path.join(&file.name), path.join(&file.name));
+        // The immutable files are shared; the few that the database rewrites are copied.
+        if file.name.ends_with(".sst") || file.name.ends_with(".blob") {
+            files.hard_link(&from, &to)?;
+        } else {
+            files.copy(&from, &to)?;
+        }
+    }
+    files.sync_dir(path)
 }
 
 /// Lists, checksums and syncs the files of a checkpoint. Checksums of files that `known` lists are taken from there:

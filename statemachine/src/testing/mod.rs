@@ -13,12 +13,12 @@ use crate::ids::{CommandId, Millis, NodeId, Revision};
 use crate::membership::{Change, ChangeError, ChangeRefusal, Changed};
 use crate::ports::{
     Backup, BackupError, BackupPieces, Backups, BoxFuture, Cluster, ClusterStatus, Freshness, Member, Metric,
-    Proposal, ProposeError, Proposer, ReadError, Reader, Reading, Role, Stamp,
+    Past, PastError, Proposal, ProposeError, Proposer, ReadError, Reader, Reading, Role, Stamp,
 };
 use crate::store::{Fault, MemoryStore, View};
 use crate::txn::Txn;
-use crate::{codec, system};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::{codec, history, system};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 /// A node in memory that orders and applies whatever is proposed to it. Implements [`Proposer`], [`Reader`] and
@@ -147,6 +147,13 @@ impl Reader for SingleNode {
         Stamp { applied, age_ms: 0 }
     }
 
+    fn past(&self, at: Revision) -> BoxFuture<'_, Result<Arc<dyn Past>, PastError>> {
+        let state = self.state();
+        let past = past(&state.store, at, Revision(state.applied));
+        drop(state);
+        Box::pin(async move { past })
+    }
+
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
         Box::pin(std::future::poll_fn(move |task| {
             let mut state = self.state();
@@ -156,6 +163,26 @@ impl Reader for SingleNode {
             state.waiting.push(task.waker().clone());
             Poll::Pending
         }))
+    }
+}
+
+/// The state as of `at`, folded from what `view` has: the [`Reader::past`] of readers in tests.
+///
+/// # Panics
+/// Where `view` is broken.
+pub fn past(view: &dyn View, at: Revision, head: Revision) -> Result<Arc<dyn Past>, PastError> {
+    history::check(view, at, head).expect("the store is sound")?;
+    let past = history::in_memory(view, at).expect("the store is sound");
+    Ok(Arc::new(Folded(past)))
+}
+
+struct Folded(MemoryStore);
+
+impl Past for Folded {
+    fn with_view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) {
+        if let Err(fault) = read(&self.0) {
+            panic!("the node stops: {fault}");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod notation;
 use onward_statemachine::digest::StateHash;
 use onward_statemachine::{
     Actor, Command, CommandId, Envelope, MemoryStore, Millis, Outcome, Refusal, Revision, Txn, apply, check,
-    codec, hash, journal, keys, system, testing::generate,
+    codec, hash, history, journal, keys, system, testing::generate,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -129,9 +129,18 @@ fn is_beyond_this_build(command: &Command) -> bool {
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What commands and events make, without the clock, the journal and the replies kept for duplicates.
+/// What commands and events make, without the clock, the journal and its measure, the replies kept for duplicates, and
+/// the base.
 fn domain_rows(store: &MemoryStore) -> Rows {
-    let machinery = |key: &[u8]| matches!(key, [keys::JOURNAL | keys::REPLIES, ..] | [keys::SYSTEM, 1]);
+    let machinery = |key: &[u8]| {
+        matches!(
+            key,
+            [
+                keys::JOURNAL | keys::REPLIES | keys::JOURNAL_MARKS | keys::BASE,
+                ..
+            ] | [keys::SYSTEM, 1 | 5]
+        )
+    };
     let rows = store.rows().filter(|(key, _)| !machinery(key));
     rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
@@ -258,6 +267,63 @@ fn folded(store: &MemoryStore, entries: usize) -> MemoryStore {
     folded
 }
 
+/// The rows of the domains after each entry, as they were when it was applied.
+fn as_they_were(log: &[Envelope]) -> Vec<Rows> {
+    let mut store = MemoryStore::default();
+    let mut rows = vec![domain_rows(&store)];
+    for (place, envelope) in log.iter().enumerate() {
+        apply_one(&mut store, place, envelope);
+        rows.push(domain_rows(&store));
+    }
+    rows
+}
+
+/// The state as of any revision that is kept is what it was then, wherever the base stands and in whatever steps it
+/// came there; and nothing of that shows in the state itself.
+fn the_past_is_as_it_was(
+    log: &[Envelope],
+    store: &MemoryStore,
+    base: usize,
+    steps: usize,
+) -> Result<(), TestCaseError> {
+    let were = as_they_were(log);
+    let mut store = store.clone();
+    let (hash, present) = (hash::state_hash(&store).ok(), domain_rows(&store));
+    let base = Revision(base as u64);
+    while history::base_revision(&store) != Ok(base) {
+        let folded =
+            history::fold(&history::Base(&store), &store, base, steps).expect("the journal is whole");
+        prop_assert!(folded.records <= steps);
+        let changes = history::to_base(folded.changes);
+        store.write(changes);
+    }
+    let (from, to) = journal::range_below(Revision(base.0 + 1));
+    let rows = store.rows();
+    let gone = rows.filter(|(key, _)| (&from[..]..&to[..]).contains(key));
+    let gone = gone.map(|(key, _)| (key.to_vec(), None)).collect();
+    store.write(gone);
+    prop_assert_eq!(domain_rows(&store), present);
+    if base.0 == 0 {
+        prop_assert_eq!(hash::state_hash(&store).ok(), hash);
+    }
+    prop_assert!(check::check(&store).expect("the store is sound").is_empty());
+    // A few of them, the first and the last kept among these.
+    let kept = were.iter().enumerate().skip(base.0 as usize);
+    let stride = (were.len() - base.0 as usize).div_ceil(6).max(1);
+    for (at, rows) in kept.clone().step_by(stride).chain(kept.last()) {
+        let past = history::in_memory(&store, Revision(at as u64)).expect("what was applied can be folded");
+        prop_assert_eq!(
+            &domain_rows(&past),
+            rows,
+            "as of {}, with the base at {}",
+            at,
+            base
+        );
+        prop_assert_eq!(system::clock(&past).map(|clock| clock.revision.0), Ok(at as u64));
+    }
+    Ok(())
+}
+
 /// How often each area's commands were accepted and refused, so that a generator that only makes nonsense is noticed.
 type Tally = BTreeMap<String, [u32; 2]>;
 
@@ -285,7 +351,8 @@ fn any_log_leads_every_replica_to_the_same_state() {
         failure_persistence: None,
         ..Config::default()
     });
-    let result = runner.run(&(steps(), ends, played), |(steps, ends, played)| {
+    let base = (any::<prop::sample::Index>(), 1usize..8);
+    let result = runner.run(&(steps(), ends, played, base), |(steps, ends, played, base)| {
         let played: Vec<&[Command]> = played
             .iter()
             .map(|index| index.get(&scripts).as_slice())
@@ -311,6 +378,8 @@ fn any_log_leads_every_replica_to_the_same_state() {
             domain_rows(&store),
             "the fold of the events is not the state"
         );
+        let (base, at_once) = (base.0.index(log.len() + 1), base.1);
+        the_past_is_as_it_was(&log, &store, base, at_once)?;
         count(&mut tally.borrow_mut(), &log, &outcomes);
         Ok(())
     });

@@ -175,11 +175,8 @@ impl Stage {
         let _ = writeln!(self.run.text, "  {shown}");
     }
 
-    /// What commands and events make, which leaves out the clock, the journal and the replies kept for duplicates.
     fn rows(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let machinery = |key: &[u8]| matches!(key, [keys::JOURNAL | keys::REPLIES, ..] | [keys::SYSTEM, 1]);
-        let rows = self.store.rows().filter(|(key, _)| !machinery(key));
-        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+        rows(&self.store)
     }
 
     fn check(&mut self) -> Result<(), String> {
@@ -205,11 +202,7 @@ impl Stage {
             folded.write(changes);
         }
         let rows = self.rows();
-        let folded: BTreeMap<Vec<u8>, Vec<u8>> = folded
-            .rows()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect();
-        if folded != rows {
+        if self::rows(&folded) != rows {
             let line = "VIOLATION of all: the fold of the events is not the state".to_owned();
             self.show(&line);
             self.run.violations.push(line);
@@ -267,4 +260,17 @@ fn duration_ms(text: &str) -> Result<u64, String> {
         .parse()
         .map_err(|_| format!("`{text}` is not a time as 5s or 15m"))?;
     Ok(count * unit)
+}
+
+/// What commands and events make, which leaves out the clock, the journal with its measure, and the replies kept for
+/// duplicates.
+fn rows(store: &MemoryStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let machinery = |key: &[u8]| {
+        matches!(
+            key,
+            [keys::JOURNAL | keys::REPLIES | keys::JOURNAL_MARKS, ..] | [keys::SYSTEM, 1 | 5]
+        )
+    };
+    let rows = store.rows().filter(|(key, _)| !machinery(key));
+    rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }

@@ -17,7 +17,11 @@ enum Question<'a> {
 }
 
 pub(super) fn check(claims: &[Claim], journals: &Journals<'_>, findings: &mut Findings) {
+    let questions = questions(claims);
     if journals.floor > 0 {
+        if questions.is_empty() {
+            return;
+        }
         let why = format!(
             "the journal was compacted below revision {}: answers are not judged",
             journals.floor
@@ -25,7 +29,7 @@ pub(super) fn check(claims: &[Claim], journals: &Journals<'_>, findings: &mut Fi
         findings.undecided.push(why);
         return;
     }
-    let mut questions = questions(claims).into_iter().peekable();
+    let mut questions = questions.into_iter().peekable();
     let mut world = World::default();
     for entry in journals.longest {
         while let Some((_, call, question)) = questions.next_if(|(at, _, _)| *at < entry.revision) {

@@ -313,6 +313,7 @@ mod tests {
                 hash: String::new(),
                 status: Value::Null,
                 reads: BTreeMap::new(),
+                journal_begins: 0,
                 journal,
             }],
         };

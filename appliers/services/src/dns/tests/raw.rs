@@ -7,7 +7,7 @@ use super::{ZONE, register, site};
 use crate::fixture::instance;
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use onward_statemachine::ports::{BoxFuture, Freshness, ReadError, Reader, Stamp};
+use onward_statemachine::ports::{BoxFuture, Freshness, Past, PastError, ReadError, Reader, Stamp};
 use onward_statemachine::testing::SingleNode;
 use onward_statemachine::{Fault, Revision, View};
 use proptest::prelude::*;
@@ -85,6 +85,9 @@ impl Reader for Broken {
     }
     fn stamp(&self) -> Stamp {
         unreachable!("DNS goes by the view")
+    }
+    fn past(&self, _: Revision) -> BoxFuture<'_, Result<Arc<dyn Past>, PastError>> {
+        unreachable!("DNS answers what is there now")
     }
     fn changed(&self, _: Revision) -> BoxFuture<'_, Revision> {
         unreachable!("DNS keeps nothing that would change")

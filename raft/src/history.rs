@@ -1,0 +1,163 @@
+//! The history of a node: reading earlier states, moving the base behind the floor of the journal, and, on the leader,
+//! what retention asks for.
+//!
+//! The floor moves in the log, the same for all. What follows from it on disk each node does in its own time: it folds
+//! the events below the floor into the base, and only then lets go of them.
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::fault::die;
+use crate::runtime::blocking;
+use crate::state::past::{IDLE_MAX, Made};
+use onward_statemachine::mutant::{self, Mutant};
+use onward_statemachine::ports::{Past, PastError, Proposal};
+use onward_statemachine::{Actor, Command, Outcome, Revision, history, retention, system};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
+
+/// How long a read waits for an earlier state that has to be put together.
+const WAIT_MAX: Duration = Duration::from_secs(8);
+/// What a read is told that waited so long, or found too many others waiting.
+const RETRY_AFTER_MS: u64 = 1000;
+/// The earlier states that are waited for at a time.
+const WAITING_MAX: usize = 64;
+/// How often copies are looked at that nobody reads.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the leader looks whether retention asks for something.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a compaction may take to be agreed on.
+const PROPOSE_MS: u64 = 5000;
+
+/// Who waits for earlier states.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// One is put together at a time.
+    making: Arc<Mutex<()>>,
+    waiting: AtomicUsize,
+}
+
+impl Engine {
+    /// The state as of `at`.
+    pub(crate) async fn past(self: &Arc<Self>, at: Revision) -> Result<Arc<dyn Past>, PastError> {
+        let head = self.state.applied();
+        self.state.read(|view| history::check(view, at, head))?;
+        let not_ready = PastError::NotReady {
+            at,
+            retry_after_ms: RETRY_AFTER_MS,
+        };
+        let to = if mutant::on(Mutant::PastOffByOne) {
+            Revision(at.0.saturating_sub(1)).max(self.state.base())
+        } else {
+            at
+        };
+        if let Some(past) = self.state.pasts.find(to) {
+            return Ok(past);
+        }
+        if self.queue.waiting.fetch_add(1, Relaxed) >= WAITING_MAX {
+            self.queue.waiting.fetch_sub(1, Relaxed);
+            return Err(not_ready);
+        }
+        let (sender, made) = oneshot::channel();
+        let engine = self.clone();
+        self.tasks().spawn(async move {
+            let made = engine.make_past(to).await;
+            engine.queue.waiting.fetch_sub(1, Relaxed);
+            // One who gave up asks again and finds it.
+            drop(sender.send(made));
+        });
+        match tokio::time::timeout(WAIT_MAX, made).await {
+            Ok(Ok(Some(past))) => Ok(past),
+            Ok(Ok(None) | Err(_)) if self.closing.is_cancelled() => Err(PastError::ShuttingDown),
+            Ok(Ok(None) | Err(_)) | Err(_) => Err(not_ready),
+        }
+    }
+
+    async fn make_past(self: &Arc<Self>, at: Revision) -> Option<Arc<dyn Past>> {
+        let making = self.queue.making.clone();
+        let _alone = self.closing.run_until_cancelled(making.lock()).await?;
+        let engine = self.clone();
+        let made = blocking(move || engine.state.make_past(at, || !engine.closing.is_cancelled()));
+        match made.await {
+            Ok(Ok(Made::Whole(past))) => Some(past),
+            Ok(Ok(Made::Stopped)) => None,
+            Ok(Err(error)) | Err(error) => {
+                tracing::error!(%at, %error, "an earlier state could not be put together");
+                None
+            }
+        }
+    }
+
+    /// Moves the base behind the floor of the journal, and lets go of copies that nobody reads, until the engine stops.
+    pub(crate) async fn keep_history(self: Arc<Self>) {
+        let mut floor = self.state.watch_floor();
+        let work = async {
+            let engine = self.clone();
+            // A crash may have come between the folding of events and letting go of them.
+            settle(blocking(move || engine.state.cut_journal()).await);
+            loop {
+                floor.mark_unchanged();
+                while self.advance_base().await {}
+                self.state.pasts.let_go(IDLE_MAX);
+                tokio::select! {
+                    _ = floor.changed() => {}
+                    () = tokio::time::sleep(TIDY_INTERVAL) => {}
+                }
+            }
+        };
+        self.closing.run_until_cancelled(work).await;
+        self.state.pasts.let_go(Duration::ZERO);
+    }
+
+    /// One step; then as long a rest, for those who wait for an answer go first.
+    async fn advance_base(self: &Arc<Self>) -> bool {
+        let (engine, began) = (self.clone(), Instant::now());
+        let more = settle(blocking(move || engine.state.advance_base()).await);
+        if more {
+            tokio::time::sleep(began.elapsed()).await;
+        }
+        more
+    }
+
+    /// Proposes what retention asks for, while this node leads, until the engine stops.
+    pub(crate) async fn keep_retention(self: Arc<Self>) {
+        let actor = Actor::new("raft:journal");
+        let work = async {
+            loop {
+                tokio::time::sleep(RETENTION_INTERVAL).await;
+                if !self.leads() {
+                    continue;
+                }
+                let wall = self.clock.now();
+                let due = self
+                    .state
+                    .read(|view| retention::due(view, wall.max(system::clock(view)?.now)));
+                let Some(below) = due else { continue };
+                let command = Command::System(system::Command::Retain { below });
+                let proposal = Proposal::new(actor.clone(), command);
+                match self.propose_timed(proposal, PROPOSE_MS).await {
+                    Ok(Outcome::Accepted { revision, .. }) => {
+                        tracing::info!(%below, %revision, "the journal was compacted, as its retention asks");
+                    }
+                    // The settings or the journal moved on; the next look sees it.
+                    Ok(Outcome::Refused { refusal, .. }) => {
+                        tracing::debug!(%below, %refusal, "the journal is kept after all");
+                    }
+                    Err(error) => tracing::debug!(%below, %error, "compacting the journal is put off"),
+                }
+            }
+        };
+        self.closing.run_until_cancelled(work).await;
+    }
+}
+
+/// What a write of this node's own state came to; a failed one stops the node.
+fn settle<T>(done: std::io::Result<std::io::Result<T>>) -> T {
+    match done {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) | Err(error) => die("moving the base of the journal", error),
+    }
+}
