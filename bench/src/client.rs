@@ -1,16 +1,18 @@
 //! One client: one connection, one request at a time, of either system's own protocol.
 //!
 //! Both speak through hyper, so that what the load generator costs is the same: HTTP/1.1 with JSON for ours, gRPC over
-//! HTTP/2 for etcd (its JSON gateway is slower, and would flatter us). The one gRPC call that is needed, `KV/Put`, is
-//! encoded by hand: two fields, so that no protobuf compiler is a dependency of the workspace.
+//! HTTP/2 for etcd (its JSON gateway is slower, and would flatter us). The few gRPC messages that are needed are encoded
+//! in [`crate::grpc`], so that no protobuf compiler is a dependency of the workspace.
 
+use crate::grpc;
+use crate::load;
 use crate::system::Kind;
 use anyhow::{Context, Result, bail, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_TYPE, HOST, TE};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -88,13 +90,10 @@ impl Client {
                 .await?;
                 Ok(())
             }
-            Client::Etcd { sender, address } => {
-                let request = Request::post(format!("http://{address}/etcdserverpb.KV/Put"))
-                    .header(CONTENT_TYPE, "application/grpc")
-                    .header(TE, "trailers")
-                    .body(Full::new(put_request(key.as_bytes(), value)))?;
-                sender.ready().await?;
-                check_grpc(sender.send_request(request).await?).await
+            Client::Etcd { .. } => {
+                let message = grpc::put(key.as_bytes(), value);
+                self.call("KV/Put", message).await?;
+                Ok(())
             }
         }
     }
@@ -110,6 +109,72 @@ impl Client {
             429 | 503 => Ok(Put::TurnedAway),
             _ => bail!("a write was answered with {status}: {}", body.escape_ascii()),
         }
+    }
+
+    /// Reads a value as it is now, linearizably; it must be there.
+    pub async fn get(&mut self, key: &str) -> Result<()> {
+        match self {
+            Client::Onward { .. } => {
+                let path = format!("/v1/kv/{key}");
+                self.send(Method::GET, &path, "application/json", Bytes::new())
+                    .await?;
+            }
+            Client::Etcd { .. } => {
+                let answer = self.call("KV/Range", grpc::range(key.as_bytes())).await?;
+                ensure!(answer.len() > load::VALUE_BYTES, "{key} is not there");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts many values in one transaction.
+    pub async fn put_all(&mut self, keys: &[String], value: &Bytes) -> Result<()> {
+        match self {
+            Client::Onward { .. } => {
+                let text = String::from_utf8_lossy(value);
+                let puts: Vec<serde_json::Value> = keys
+                    .iter()
+                    .map(|key| serde_json::json!({ "put": { "key": key, "value": text } }))
+                    .collect();
+                let body = serde_json::json!({ "then": puts }).to_string();
+                self.send(Method::POST, "/v1/kv/txn", "application/json", body.into())
+                    .await?;
+            }
+            Client::Etcd { .. } => {
+                self.call("KV/Txn", grpc::txn(keys, value)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the node that it is connected to leads.
+    pub async fn leads(&mut self) -> Result<bool> {
+        match self {
+            Client::Onward { .. } => {
+                let body = self
+                    .send(Method::GET, "/v1/cluster", "application/json", Bytes::new())
+                    .await?;
+                let status: serde_json::Value = serde_json::from_slice(&body)?;
+                Ok(status["role"] == "leader")
+            }
+            Client::Etcd { .. } => {
+                let answer = self.call("Maintenance/Status", Bytes::new()).await?;
+                grpc::leads(&answer)
+            }
+        }
+    }
+
+    /// Calls etcd and returns the message of its answer.
+    async fn call(&mut self, method: &str, message: Bytes) -> Result<Bytes> {
+        let Client::Etcd { sender, address } = self else {
+            bail!("only etcd speaks gRPC");
+        };
+        let request = Request::post(format!("http://{address}/etcdserverpb.{method}"))
+            .header(CONTENT_TYPE, "application/grpc")
+            .header(TE, "trailers")
+            .body(Full::new(grpc::frame(&message)))?;
+        sender.ready().await?;
+        grpc::message(sender.send_request(request).await?).await
     }
 
     /// Sends a request to ours and returns the body of the answer, which must be a success.
@@ -150,59 +215,5 @@ impl Client {
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, body))
-    }
-}
-
-/// A gRPC call succeeded if `grpc-status` is 0; it is in the trailers, or in the head of an answer without a body.
-async fn check_grpc(response: Response<hyper::body::Incoming>) -> Result<()> {
-    let http_status = response.status();
-    let in_head = response.headers().get("grpc-status").cloned();
-    let collected = response.into_body().collect().await?;
-    let in_trailers = collected
-        .trailers()
-        .and_then(|trailers| trailers.get("grpc-status"))
-        .cloned();
-    let status = in_trailers.or(in_head).context("an answer without grpc-status")?;
-    ensure!(
-        http_status.is_success() && status == "0",
-        "etcd answered {http_status}, grpc-status {status:?}"
-    );
-    Ok(())
-}
-
-/// `PutRequest { key = 1, value = 2 }` in a gRPC frame: not compressed, length, message.
-fn put_request(key: &[u8], value: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(key.len() + value.len() + 16);
-    for (number, field) in [(1, key), (2, value)] {
-        message.put_u8(number << 3 | 2);
-        put_varint(&mut message, field.len());
-        message.put_slice(field);
-    }
-    let mut frame = BytesMut::with_capacity(message.len() + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).expect("a put is small"));
-    frame.put(message);
-    frame.freeze()
-}
-
-fn put_varint(buffer: &mut BytesMut, mut number: usize) {
-    while number >= 0x80 {
-        buffer.put_u8((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    buffer.put_u8(number as u8);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_put_is_framed_as_grpc_wants_it() {
-        let frame = put_request(b"k", &[9; 200]);
-        assert_eq!(frame[..5], [0, 0, 0, 0, 206]);
-        assert_eq!(frame[5..8], [0x0a, 1, b'k']);
-        assert_eq!(frame[8..11], [0x12, 0xc8, 0x01]);
-        assert_eq!(frame.len(), 5 + 206);
     }
 }

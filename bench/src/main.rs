@@ -4,6 +4,7 @@
 //! one system runs at a time and both meet the same machine in turn.
 
 mod client;
+mod grpc;
 mod handover;
 mod load;
 mod machine;
@@ -14,7 +15,7 @@ mod system;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use load::{Load, Sample};
+use load::{Load, Sample, Work};
 use report::{Cell, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,43 +50,115 @@ struct Options {
     /// A minute instead of ten; shows that it runs, compares nothing
     #[arg(long)]
     quick: bool,
+    /// Measure clusters of these sizes alone
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "write")]
+    nodes: Vec<usize>,
+    /// Measure so many clients alone
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "write")]
+    clients: Vec<usize>,
+    /// Measure this work alone
+    #[arg(
+        long,
+        value_name = "WORK,WORK",
+        value_delimiter = ',',
+        conflicts_with = "write"
+    )]
+    work: Vec<Work>,
+}
+
+impl Options {
+    /// What is asked for; a part of it leaves restart and rest out.
+    fn plan(&self) -> Plan {
+        let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
+        if !self.nodes.is_empty() {
+            plan.sizes.clone_from(&self.nodes);
+        }
+        if !self.clients.is_empty() {
+            for (_, clients) in &mut plan.work {
+                clients.clone_from(&self.clients);
+            }
+        }
+        if !self.work.is_empty() {
+            plan.work.retain(|(work, _)| self.work.contains(work));
+        }
+        let parts = !(self.nodes.is_empty() && self.clients.is_empty() && self.work.is_empty());
+        if self.handover || self.overload {
+            plan.sizes.clear();
+        }
+        if parts || self.handover || self.overload {
+            plan.standing = None;
+            plan.overload = self.overload;
+            plan.handovers = if self.handover { plan.handovers } else { 0 };
+        }
+        plan
+    }
 }
 
 /// How much is done.
 struct Plan {
     rounds: u32,
-    sizes: &'static [usize],
-    clients: &'static [usize],
+    sizes: Vec<usize>,
+    /// What clients ask for, and how many of them.
+    work: Vec<(Work, Vec<usize>)>,
     warm_up: Duration,
     measured: Duration,
-    keys: u64,
-    rest: Duration,
+    /// What is measured besides writes.
+    standing: Option<Standing>,
+    /// How often leadership changes, in each way.
     handovers: u32,
     overload: bool,
 }
 
-const FULL: Plan = Plan {
-    rounds: 3,
-    sizes: &[1, 3],
-    clients: &[1, 16, 64, 256],
-    warm_up: Duration::from_secs(1),
-    measured: Duration::from_secs(5),
-    keys: 1_000_000,
-    rest: Duration::from_secs(20),
-    handovers: 20,
-    overload: true,
-};
+/// A node that starts with many keys, and nodes that do nothing.
+#[derive(Clone, Copy)]
+struct Standing {
+    keys: u64,
+    rest: Duration,
+}
 
-const QUICK: Plan = Plan {
-    rounds: 1,
-    clients: &[1, 64],
-    warm_up: Duration::from_millis(500),
-    measured: Duration::from_secs(2),
-    keys: 50_000,
-    rest: Duration::from_secs(5),
-    handovers: 3,
-    ..FULL
-};
+impl Plan {
+    fn full() -> Plan {
+        Plan {
+            rounds: 3,
+            sizes: vec![1, 3],
+            work: vec![
+                (Work::Put, vec![1, 16, 64, 256, 1000]),
+                (Work::Batch, vec![1, 16, 64]),
+                (Work::ReadLeader, vec![64, 256]),
+                (Work::ReadFollowers, vec![64, 256]),
+            ],
+            warm_up: Duration::from_secs(1),
+            measured: Duration::from_secs(5),
+            standing: Some(Standing {
+                keys: 1_000_000,
+                rest: Duration::from_secs(20),
+            }),
+            handovers: 20,
+            overload: true,
+        }
+    }
+
+    fn quick() -> Plan {
+        Plan {
+            rounds: 1,
+            sizes: vec![1, 3],
+            work: vec![
+                (Work::Put, vec![1, 64]),
+                (Work::Batch, vec![16]),
+                (Work::ReadLeader, vec![64]),
+                (Work::ReadFollowers, vec![64]),
+            ],
+            warm_up: Duration::from_millis(500),
+            measured: Duration::from_secs(2),
+            standing: Some(Standing {
+                keys: 50_000,
+                rest: Duration::from_secs(5),
+            }),
+            handovers: 3,
+            overload: true,
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -109,18 +182,8 @@ async fn run() -> Result<()> {
         None => tempfile::tempdir(),
     };
     let dir = dir.context("no directory for the data")?;
-    let mut plan = if options.quick { QUICK } else { FULL };
+    let plan = options.plan();
     let mut kinds = vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared];
-    if options.overload {
-        (plan.sizes, plan.keys, plan.handovers) = (&[], 0, 0);
-        kinds.truncate(1);
-    }
-    if options.handover {
-        plan.overload = false;
-        plan.sizes = &[];
-        plan.keys = 0;
-        kinds.truncate(1);
-    }
     kinds.retain(|kind| options.only.is_none_or(|only| only == *kind));
     if programs.etcd.is_none() {
         progress(format_args!(
@@ -150,17 +213,21 @@ async fn measure(plan: &Plan, kinds: &[Kind], programs: &Programs, dir: &Path) -
         facts: facts(programs, dir)?,
         ..Report::default()
     };
-    for nodes in plan.sizes {
+    for nodes in &plan.sizes {
         let mut cells = Vec::new();
-        for clients in plan.clients {
-            for kind in kinds {
-                let sample = Sample::default();
-                cells.push(Cell {
+        for (work, clients) in &plan.work {
+            // One node has no followers, and does everything by itself.
+            if *nodes == 1 && *work != Work::Put {
+                continue;
+            }
+            for clients in clients {
+                cells.extend(kinds.iter().map(|kind| Cell {
                     kind: *kind,
+                    work: *work,
                     nodes: *nodes,
                     clients: *clients,
-                    sample,
-                });
+                    sample: Sample::default(),
+                }));
             }
         }
         for round in 0..plan.rounds {
@@ -180,21 +247,20 @@ async fn measure(plan: &Plan, kinds: &[Kind], programs: &Programs, dir: &Path) -
     if kinds.contains(&Kind::Onward) && plan.handovers > 0 {
         report.handovers = handover::measure(programs, &dir.join("handover"), plan.handovers).await?;
     }
-    // Nothing but handovers is asked for.
-    if plan.keys == 0 {
+    let Some(standing) = plan.standing else {
         return Ok(report);
-    }
+    };
     for kind in kinds.iter().filter(|kind| **kind != Kind::EtcdShared) {
         let system = System::start(*kind, 3, programs, &dir.join(format!("{kind:?}-rest"))).await?;
         progress(format_args!(
             "{}: 3 nodes at rest for {:?}",
             kind.name(),
-            plan.rest
+            standing.rest
         ));
-        report.idle.push(standing::rest(&system, plan.rest).await?);
+        report.idle.push(standing::rest(&system, standing.rest).await?);
     }
     if kinds.contains(&Kind::Onward) {
-        report.restarts = standing::restarts(programs, &dir.join("restart"), plan.keys).await?;
+        report.restarts = standing::restarts(programs, &dir.join("restart"), standing.keys).await?;
     }
     Ok(report)
 }
@@ -212,6 +278,7 @@ async fn write_round(
     let system = System::start(kind, nodes, programs, dir).await?;
     for cell in cells.iter_mut().filter(|cell| cell.kind == kind) {
         let load = Load {
+            work: cell.work,
             clients: cell.clients,
             warm_up: plan.warm_up,
             measured: plan.measured,
@@ -226,15 +293,17 @@ async fn write_round(
             )
         })?;
         progress(format_args!(
-            "round {} of {}: {} nodes of {}, {} clients: {} writes/s, p50 {:.2} ms, p99 {:.2} ms",
+            "round {} of {}: {} nodes of {}, {} clients: {} {}/s, p50 {:.2} ms, p99 {:.2} ms, {:.1} us",
             round + 1,
             plan.rounds,
             nodes,
             kind.name(),
             cell.clients,
             sample.rate(),
+            cell.work.unit(),
             sample.latency_ms(500),
             sample.latency_ms(990),
+            sample.cpu_us(),
         ));
         cell.sample.add(sample);
     }

@@ -2,7 +2,7 @@
 //! answer. What is wanted: no collapse, and every write that was acknowledged is there.
 
 use crate::client::{Client, Put};
-use crate::load::{self, Load};
+use crate::load::{self, Load, Work};
 use crate::system::{Kind, Programs, System};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -53,6 +53,7 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
     let mut peak = 0;
     for clients in PEAK_CLIENTS {
         let load = Load {
+            work: Work::Put,
             clients,
             warm_up: Duration::from_secs(1),
             measured,
