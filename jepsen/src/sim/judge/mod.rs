@@ -83,7 +83,13 @@ impl Final {
 fn domain_rows(view: &dyn View) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
     let mut rows = BTreeMap::new();
     view.scan(&[], &[], Order::Ascending, &mut |key, value| {
-        let own = [tables::SYSTEM, tables::REPLIES, tables::JOURNAL];
+        let own = [
+            tables::SYSTEM,
+            tables::REPLIES,
+            tables::JOURNAL,
+            tables::JOURNAL_MARKS,
+            tables::BASE,
+        ];
         if !key.first().is_some_and(|prefix| own.contains(prefix)) {
             rows.insert(key.to_vec(), value.to_vec());
         }
