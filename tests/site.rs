@@ -75,7 +75,10 @@ fn every_node_streams_the_same_events() {
                 .expect("an answer")
                 .json()
                 .expect("JSON");
-            page["items"].clone()
+            // Whatever else the machinery notes, such as the feature level that it found.
+            let of_the_pairs = |item: &&serde_json::Value| item["events"][0]["area"] == "kv";
+            let items = page["items"].as_array().expect("items").iter();
+            items.filter(of_the_pairs).cloned().collect()
         })
         .collect();
     assert_eq!(journals[0].as_array().expect("items").len(), 5);

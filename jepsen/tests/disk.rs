@@ -66,7 +66,7 @@ impl Node {
         let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let [http, peer, dns, ingress] = sockets.map(|socket| socket.local_addr().expect("an address"));
         let config = format!(
-            "node_id = 1\ndata_dir = '{}'\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n{settings}[dns]\n\
+            "node_id = 1\ndata_dir = '{}'\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n{settings}[disk]\nreserve_mib = 0\n[dns]\n\
              listen = '{dns}'\n[ingress]\nlisten = '{ingress}'\n",
             disk.path().display()
         );

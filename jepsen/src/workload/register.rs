@@ -312,7 +312,8 @@ fn past_reads(evidence: &Evidence<'_>) -> anyhow::Result<Verdict> {
     let journal = written(evidence.finals);
     for call in evidence.calls.iter() {
         let asked: Asked = call.demand()?;
-        let (Some(at), Some(Seen { value, modified })) = (asked.at, call.answer()?) else {
+        let Some(at) = asked.at else { continue };
+        let Some(Seen { value, modified }) = call.answer()? else {
             continue;
         };
         judgement.count();

@@ -61,7 +61,10 @@ pub(crate) async fn establish(config: &Config, host: &Host, node: &PeerNode) -> 
         }
         stopped_as_removed(files, &config.data_dir, &known)?;
         // One that is no initial member of this cluster joined it, was given its id, and is the only one to know it.
-        let initial = config.initial_members.iter().any(|member| member.id == known.node);
+        let initial = config
+            .initial_members
+            .iter()
+            .any(|member| member.id == known.node);
         let founded = identity::cluster_id(&config.cluster_name, &config.initial_members);
         let joined = !initial && known.cluster_id == founded;
         return match config.node_id {
