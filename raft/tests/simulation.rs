@@ -1,7 +1,7 @@
 //! Nodes on simulated machines: a cluster forms, works, survives what the models do to it, and a seed repeats.
 
 use onward_raft::sim::{DiskFaults, Link, Machine, World};
-use onward_raft::{Config, InitialMember, Node, SnapshotPolicy};
+use onward_raft::{Config, InitialMember, Join, Node, SnapshotPolicy};
 use onward_statemachine::hash::state_hash;
 use onward_statemachine::ports::{Freshness, Proposal};
 use onward_statemachine::services::kv;
@@ -153,4 +153,62 @@ fn who_formed_a_cluster_may_be_lost_at_once() {
         alone > 5,
         "in {alone} of 12 runs one node alone had formed the cluster"
     );
+}
+
+/// A node is killed while its request to be let in is on its way through a member that stands still; what it asked is
+/// carried out when its successor is let in already. That one gets its vote, with the same directory or an empty one.
+#[test]
+fn what_a_dead_joiner_asked_takes_nobodys_place() {
+    for seed in 1..=16 {
+        for wiped in [false, true] {
+            World::run(seed, false, async |world| {
+                let machines: Vec<Machine> = (1..=4).map(|id| world.machine(id)).collect();
+                let mut nodes = Vec::new();
+                for place in 0..3 {
+                    nodes.push(start(&machines[..3], place).await);
+                }
+                write(&world, &machines[0], &nodes[0], 1).await;
+                let leader = nodes[0].cluster().status().leader.expect("one leads").0 as usize - 1;
+                let (leader, other, joins) = (&machines[leader], &machines[(leader + 1) % 3], &machines[3]);
+                let joining = |through: &Machine| {
+                    let mut config = Config::new("/data", "simulated");
+                    config.peer_listen = joins.address();
+                    config.join = Some(Join {
+                        peer_address: through.address(),
+                        replaces: None,
+                    });
+                    config
+                };
+                let (machine, config) = (joins.clone(), joining(other));
+                let asking = tokio::spawn(async move { machine.start(config).await.is_some() });
+                tokio::time::sleep(Duration::from_millis(seed)).await;
+                other.pause();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                joins.kill();
+                asking.await.expect("was killed");
+                if wiped {
+                    joins.wipe();
+                }
+                let joined = joins.start(joining(leader)).await;
+                let joined = joined.expect("goes on").expect("is let in");
+                other.resume();
+                let votes = || {
+                    let members = joined.cluster().status().members;
+                    members
+                        .iter()
+                        .any(|member| member.id == joined.id() && member.voter)
+                };
+                let since = world.elapsed();
+                while !votes() {
+                    assert!(
+                        world.elapsed() - since < Duration::from_secs(60),
+                        "seed {seed}, wiped {wiped}: {:?}",
+                        joined.cluster().status()
+                    );
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                write(&world, joins, &joined, 2).await;
+            });
+        }
+    }
 }

@@ -8,9 +8,11 @@
 //! that of every other copy of an entry's majority.
 //!
 //! # A join goes on after a crash
-//! A node that joins writes down how, before its identity and until it votes. Killed at any moment, it goes on asking for
-//! its vote when it is started again, with or without the flags that it was started with first.
+//! A node that joins writes down which id it reserved, before it asks to be let in under it ([`Reservation`]); and how it
+//! joins, before its identity and until it votes. Killed at any moment, it goes on with the one or the other when it is started
+//! again; once it is let in, with or without the flags that it was started with first.
 
+use super::reservation::Reservation;
 use super::standing::stopped_as_removed;
 use crate::StartError;
 use crate::config::{Config, Join};
@@ -128,20 +130,26 @@ async fn ask_to_join(
     join: &Join,
     node: &PeerNode,
 ) -> Result<(Identity, Joining), StartError> {
+    let (files, dir) = (&*host.files, &config.data_dir);
+    let path = || dir.clone();
     let failed = |reason: String| StartError::Join {
         address: join.peer_address.clone(),
         reason,
     };
-    let request = MemberRequest::Admit {
-        peer: node.peer.clone(),
-        http: node.http.clone(),
-        cluster: config.cluster_name.clone(),
-        replaces: join.replaces,
-    };
+    // What an earlier process asked may yet be carried out: this one asks for the same.
+    let mut reserved =
+        Reservation::read(files, dir).map_err(|error| StartError::Io { path: path(), error })?;
     let mut tries = 0;
     let mut saying = Saying::default();
     loop {
+        let request = request_to_join(config, join, node, reserved.as_ref());
         let reason = match ask_member(&host.net, &join.peer_address, &request, JOIN_DEADLINE).await {
+            Ok(MemberAnswer::Reserved(given)) => {
+                let written = given.write(files, dir);
+                written.map_err(|error| StartError::Unwritable { path: path(), error })?;
+                reserved = Some(given);
+                continue;
+            }
             Ok(MemberAnswer::Admitted {
                 id,
                 cluster_id,
@@ -163,6 +171,11 @@ async fn ask_to_join(
                 };
                 return Ok((identity, joining));
             }
+            Ok(MemberAnswer::Outdated) => {
+                reserved = None;
+                tokio::time::sleep(JOIN_PAUSE).await;
+                continue;
+            }
             // Its turn comes.
             Ok(MemberAnswer::Refused(refusal @ (ChangeRefusal::Joining { .. } | ChangeRefusal::Voting))) => {
                 saying.once_in_a_while(|| tracing::info!(%refusal, "waiting to join"));
@@ -179,6 +192,28 @@ async fn ask_to_join(
             return Err(failed(reason));
         }
         tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// What a node asks that has reserved this, or nothing yet.
+fn request_to_join(
+    config: &Config,
+    join: &Join,
+    node: &PeerNode,
+    reserved: Option<&Reservation>,
+) -> MemberRequest {
+    let PeerNode { peer, http } = node.clone();
+    match reserved.cloned() {
+        Some(reserved) => MemberRequest::Enter {
+            reserved,
+            peer,
+            http,
+            replaces: join.replaces,
+        },
+        None => MemberRequest::Reserve {
+            peer,
+            cluster: config.cluster_name.clone(),
+        },
     }
 }
 

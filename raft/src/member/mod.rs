@@ -1,10 +1,11 @@
 //! Who belongs to the cluster: adding, replacing and removing members, handing leadership over.
 //!
 //! # How a node comes to vote
-//! It is let in first ([`MemberRequest::Admit`]): it gets an id that no node ever had, and is a learner from then on.
-//! Then it runs, follows, and asks for its vote again and again ([`MemberRequest::Promote`]), which it gets once it has
-//! caught up; who is replaced goes in the same step. A node that is started with `join` asks for both by itself. An
-//! operator may let it in before, by its address; the first node that then asks from there claims the place.
+//! It reserves an id that no node ever had ([`MemberRequest::Reserve`]) and writes it down. It is let in under that id
+//! ([`MemberRequest::Enter`]), and is a learner from then on. Then it runs, follows, and asks for its vote again and again
+//! ([`MemberRequest::Promote`]), which it gets once it has caught up; who is replaced goes in the same step. A node that is
+//! started with `join` asks for all of that by itself. An operator may keep a place for it before, by its address
+//! ([`MemberRequest::Admit`]); the first node that then asks from there claims the place.
 //!
 //! # What keeps it safe and boring
 //! - The leader keeps nothing in mind about a change: each request is one bounded step from where the membership
@@ -15,12 +16,15 @@
 //! - An id belongs to one log for ever. A node whose data is gone comes back under a new one; a member that was let go
 //!   of stops ([`standing`]).
 
+mod admit;
 mod join;
+mod reservation;
 mod roll;
 mod standing;
 mod steps;
 
 pub(crate) use join::{establish, form_or_join};
+pub(crate) use reservation::Reservation;
 pub use standing::Removal;
 pub(crate) use standing::Standing;
 

@@ -1,5 +1,6 @@
 //! The rules of changes: who may come, who may go, who may lead. Pure: they judge a [`Roll`] that the leader has made.
 
+use super::reservation::Reservation;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
 use onward_statemachine::membership::ChangeRefusal;
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Roll {
     /// The leader.
     pub(super) me: u64,
+    /// Of the change that made it what it is.
+    pub(super) revision: u64,
     /// All members.
     pub(super) nodes: BTreeMap<u64, PeerNode>,
     /// Who votes; two sets while the voters change, the new one last.
@@ -21,29 +24,29 @@ pub(super) struct Roll {
     pub(super) matched: BTreeMap<u64, Option<u64>>,
 }
 
-/// How a node is let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Admission {
+/// How a place is kept for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is there already.
+    Kept(u64),
+    /// Under a new id.
+    New,
+}
+
+/// How a node that asks itself is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
     /// It was let in before.
-    Standing(u64),
-    /// It takes the place that an operator prepared for it, which is then taken for good.
-    Claim(u64),
-    /// Under a new id. What is left of a former life at its address goes.
+    Standing,
+    /// It takes the place that an operator kept for it, which is then taken for good.
+    Claim,
+    /// It is new. What is left of a former life at its address goes.
     New {
         /// The learner that was there.
         former: Option<u64>,
     },
-}
-
-/// A node that asks to be let in.
-#[derive(Debug, Clone)]
-pub(super) struct Newcomer<'a> {
-    /// Where it runs, or will run.
-    pub(super) peer: &'a str,
-    /// Whose place it takes.
-    pub(super) replaces: Option<u64>,
-    /// Whether it asks itself, and has no id yet.
-    pub(super) in_person: bool,
+    /// The members have changed since it reserved its id.
+    Outdated,
 }
 
 impl Roll {
@@ -71,39 +74,71 @@ impl Roll {
         }
     }
 
-    /// Judges whether a node may come.
-    pub(super) fn admission(&self, newcomer: &Newcomer<'_>) -> Result<Admission, ChangeRefusal> {
-        let Newcomer {
-            peer,
-            replaces,
-            in_person,
-        } = *newcomer;
-        let there = |(_, node): &(&u64, &PeerNode)| node.peer == peer;
-        let learning = self.nodes.iter().filter(there).find(|(id, _)| !self.votes(**id));
-        // Whoever prepared a place there knew of the one who votes there.
-        let prepared = learning.is_some_and(|(_, node)| node.http.is_empty());
-        if let Some(id) = self
-            .voter_at(peer)
-            .filter(|id| Some(*id) != replaces && !prepared)
-        {
-            return Err(ChangeRefusal::AddressTaken {
-                address: peer.to_owned(),
-                id: NodeId(id),
-            });
+    /// Judges whether a place may be kept for a node.
+    pub(super) fn place(&self, peer: &str, replaces: Option<u64>) -> Result<Place, ChangeRefusal> {
+        // Whoever kept the place before knew of the one who votes there.
+        if self.kept_at(peer).is_none() {
+            self.not_taken(peer, replaces)?;
         }
-        match learning {
-            Some((id, _)) if !in_person => return Ok(Admission::Standing(*id)),
-            Some((id, _)) if prepared => return Ok(Admission::Claim(*id)),
-            // Its data is gone, or it would not ask.
-            Some((id, _)) => return Ok(Admission::New { former: Some(*id) }),
-            None => {}
+        if let Some(id) = self.learner_at(peer) {
+            return Ok(Place::Kept(id));
         }
         // A node that comes late for a place that is free already is welcome all the same; who types, may err.
-        if let Some(gone) = replaces.filter(|gone| !in_person && !self.nodes.contains_key(gone)) {
+        if let Some(gone) = replaces.filter(|gone| !self.nodes.contains_key(gone)) {
             return Err(self.not_member(gone));
         }
         self.nothing_under_way()?;
-        Ok(Admission::New { former: None })
+        Ok(Place::New)
+    }
+
+    /// Judges whether a node may come with the id that it has reserved.
+    pub(super) fn entry(
+        &self,
+        reserved: &Reservation,
+        peer: &str,
+        replaces: Option<u64>,
+    ) -> Result<Entry, ChangeRefusal> {
+        if let Some(there) = self.nodes.get(&reserved.id.0) {
+            return Ok(match there {
+                there if there.peer != peer => Entry::Outdated,
+                there if there.http.is_empty() => Entry::Claim,
+                _ => Entry::Standing,
+            });
+        }
+        // It may have been let in and let go of since, or another may have come in its place.
+        if reserved.as_of.0 != self.revision {
+            return Ok(Entry::Outdated);
+        }
+        self.not_taken(peer, replaces)?;
+        let former = self.learner_at(peer);
+        // Its data is gone, or none would have reserved another id there.
+        if former.is_none() {
+            self.nothing_under_way()?;
+        }
+        Ok(Entry::New { former })
+    }
+
+    /// The learner at an address.
+    fn learner_at(&self, peer: &str) -> Option<u64> {
+        let mut there = self.nodes.iter().filter(|(_, node)| node.peer == peer);
+        there.find(|(id, _)| !self.votes(**id)).map(|(id, _)| *id)
+    }
+
+    /// The place at an address that an operator keeps for a node, which has not come yet.
+    pub(super) fn kept_at(&self, peer: &str) -> Option<u64> {
+        self.learner_at(peer)
+            .filter(|id| self.nodes.get(id).is_some_and(|node| node.http.is_empty()))
+    }
+
+    /// Two voters at one address are one too many, unless one takes the place of the other.
+    fn not_taken(&self, peer: &str, replaces: Option<u64>) -> Result<(), ChangeRefusal> {
+        match self.voter_at(peer).filter(|id| Some(*id) != replaces) {
+            None => Ok(()),
+            Some(id) => Err(ChangeRefusal::AddressTaken {
+                address: peer.to_owned(),
+                id: NodeId(id),
+            }),
+        }
     }
 
     /// Who votes at an address.
@@ -202,6 +237,8 @@ impl Roll {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onward_statemachine::Revision;
+    use uuid::Uuid;
 
     fn set(ids: &[u64]) -> BTreeSet<u64> {
         ids.iter().copied().collect()
@@ -218,6 +255,7 @@ mod tests {
         };
         Roll {
             me: 1,
+            revision: 20,
             nodes: voters.iter().chain(learners).map(node).collect(),
             voters: vec![set(voters)],
             answering: set(answering),
@@ -225,12 +263,17 @@ mod tests {
         }
     }
 
-    fn at(peer: &str) -> Newcomer<'_> {
-        Newcomer {
-            peer,
-            replaces: None,
-            in_person: true,
+    fn reserved(id: u64, as_of: u64) -> Reservation {
+        Reservation {
+            id: NodeId(id),
+            cluster: Uuid::nil(),
+            as_of: Revision(as_of),
         }
+    }
+
+    /// What comes of a node that has just reserved its id.
+    fn entry(roll: &Roll, peer: &str, replaces: Option<u64>) -> Result<Entry, ChangeRefusal> {
+        roll.entry(&reserved(9, roll.revision), peer, replaces)
     }
 
     #[test]
@@ -261,11 +304,11 @@ mod tests {
         let joining = ChangeRefusal::Joining { id: NodeId(4) };
         let busy = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
         assert_eq!(busy.without(3), Err(joining.clone()));
-        assert_eq!(busy.admission(&at("10.0.0.9:7401")), Err(joining));
+        assert_eq!(entry(&busy, "10.0.0.9:7401", None), Err(joining));
         let mut voting = roll(&[1, 2, 3], &[], &[1, 2, 3]);
         voting.voters.push(set(&[1, 2]));
         assert_eq!(voting.without(2), Err(ChangeRefusal::Voting));
-        assert_eq!(voting.admission(&at("10.0.0.9:7401")), Err(ChangeRefusal::Voting));
+        assert_eq!(entry(&voting, "10.0.0.9:7401", None), Err(ChangeRefusal::Voting));
         // The one that is on its way may arrive.
         assert_eq!(busy.with(4, None), Ok(set(&[1, 2, 3, 4])));
         assert_eq!(busy.with(4, Some(3)), Ok(set(&[1, 2, 4])));
@@ -274,66 +317,90 @@ mod tests {
     #[test]
     fn one_address_is_one_member() {
         let three = roll(&[1, 2, 3], &[], &[1, 2, 3]);
-        let new = Ok(Admission::New { former: None });
-        assert_eq!(three.admission(&at("10.0.0.9:7401")), new);
-        let taken = three
-            .admission(&at("10.0.0.3:7401"))
-            .expect_err("node 3 is there");
+        let new = Ok(Entry::New { former: None });
+        assert_eq!(entry(&three, "10.0.0.9:7401", None), new);
+        let taken = entry(&three, "10.0.0.3:7401", None).expect_err("node 3 is there");
         assert!(
             taken
                 .to_string()
                 .contains("onward cluster replace 3 10.0.0.3:7401"),
             "{taken}"
         );
-        let in_place = Newcomer {
-            replaces: Some(3),
-            ..at("10.0.0.3:7401")
-        };
-        assert_eq!(three.admission(&in_place), new);
+        assert_eq!(entry(&three, "10.0.0.3:7401", Some(3)), new);
     }
 
     #[test]
-    fn a_place_that_was_prepared_is_claimed_once() {
-        let mut prepared = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
-        let operator = Newcomer {
-            in_person: false,
-            ..at("10.0.0.4:7401")
+    fn a_place_that_is_kept_is_claimed_by_whom_it_was_kept_for() {
+        let mut kept = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
+        let there = "10.0.0.4:7401";
+        assert_eq!(kept.place(there, None), Ok(Place::Kept(4)));
+        assert_eq!(kept.kept_at(there), None, "node 4 is known to run");
+        kept.nodes.get_mut(&4).expect("there").http.clear();
+        assert_eq!(kept.kept_at(there), Some(4));
+        assert_eq!(kept.entry(&reserved(4, 20), there, None), Ok(Entry::Claim));
+    }
+
+    #[test]
+    fn a_request_that_comes_again_or_late_takes_nobodys_place() {
+        let there = "10.0.0.4:7401";
+        let before = roll(&[1, 2, 3], &[], &[1, 2, 3]);
+        let asked = reserved(4, before.revision);
+        assert_eq!(before.entry(&asked, there, None), Ok(Entry::New { former: None }));
+        // Again, from the same directory.
+        let after = Roll {
+            revision: 23,
+            ..roll(&[1, 2, 3], &[4], &[1, 2, 3])
         };
-        assert_eq!(prepared.admission(&operator), Ok(Admission::Standing(4)));
-        // Who asks in person while an API is known there has lost what it had.
-        let anew = Ok(Admission::New { former: Some(4) });
-        assert_eq!(prepared.admission(&at("10.0.0.4:7401")), anew);
-        prepared.nodes.get_mut(&4).expect("there").http.clear();
-        assert_eq!(prepared.admission(&at("10.0.0.4:7401")), Ok(Admission::Claim(4)));
+        assert_eq!(after.entry(&asked, there, None), Ok(Entry::Standing));
+        // That directory is lost, and its successor has reserved another id.
+        let successor = reserved(5, after.revision);
+        assert_eq!(
+            after.entry(&successor, there, None),
+            Ok(Entry::New { former: Some(4) })
+        );
+        let mut later = Roll {
+            revision: 26,
+            ..roll(&[1, 2, 3], &[5], &[1, 2, 3])
+        };
+        later.nodes.get_mut(&5).expect("there").peer = there.to_owned();
+        assert_eq!(later.entry(&asked, there, None), Ok(Entry::Outdated));
+        assert_eq!(later.entry(&successor, there, None), Ok(Entry::Standing));
+        // It was let go of: its id does not come again.
+        let gone = Roll {
+            revision: 29,
+            ..before
+        };
+        assert_eq!(gone.entry(&successor, there, None), Ok(Entry::Outdated));
+        // It has moved meanwhile.
+        assert_eq!(after.entry(&asked, "10.0.0.7:7401", None), Ok(Entry::Outdated));
     }
 
     #[test]
     fn who_was_prepared_to_take_a_voters_address_may() {
-        let mut prepared = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
-        let place = prepared.nodes.get_mut(&4).expect("there");
+        let mut kept = roll(&[1, 2, 3], &[4], &[1, 2, 3]);
+        let place = kept.nodes.get_mut(&4).expect("there");
         place.peer = "10.0.0.3:7401".to_owned();
         assert!(
-            prepared.admission(&at("10.0.0.3:7401")).is_err(),
+            entry(&kept, "10.0.0.3:7401", None).is_err(),
             "node 4 is known to run"
         );
-        prepared.nodes.get_mut(&4).expect("there").http.clear();
-        assert_eq!(prepared.admission(&at("10.0.0.3:7401")), Ok(Admission::Claim(4)));
-        assert_eq!(prepared.voter_at("10.0.0.3:7401"), Some(3));
+        kept.nodes.get_mut(&4).expect("there").http.clear();
+        assert_eq!(kept.place("10.0.0.3:7401", None), Ok(Place::Kept(4)));
+        assert_eq!(
+            kept.entry(&reserved(4, 20), "10.0.0.3:7401", None),
+            Ok(Entry::Claim)
+        );
+        assert_eq!(kept.voter_at("10.0.0.3:7401"), Some(3));
     }
 
     #[test]
     fn whoever_is_replaced_must_be_there_when_a_person_asks() {
         let three = roll(&[1, 2, 3], &[], &[1, 2, 3]);
-        let late = Newcomer {
-            replaces: Some(7),
-            ..at("10.0.0.9:7401")
-        };
-        assert_eq!(three.admission(&late), Ok(Admission::New { former: None }));
-        let typed = Newcomer {
-            in_person: false,
-            ..late
-        };
-        let refused = three.admission(&typed).expect_err("there is no node 7");
+        let new = Ok(Entry::New { former: None });
+        assert_eq!(entry(&three, "10.0.0.9:7401", Some(7)), new);
+        let refused = three
+            .place("10.0.0.9:7401", Some(7))
+            .expect_err("there is no node 7");
         assert_eq!(
             refused.to_string(),
             "node 7 is not a member; the members are 1, 2, 3"

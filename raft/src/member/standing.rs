@@ -6,6 +6,7 @@
 //! refuses to start from then on.
 
 use super::join::Joining;
+use super::reservation::Reservation;
 use crate::StartError;
 use crate::engine::Engine;
 use crate::files::Files;
@@ -53,6 +54,7 @@ impl Standing {
 
     /// Forgets how the node joined: it votes.
     pub(super) fn joined(&self) -> std::io::Result<()> {
+        Reservation::forget(&*self.files, &self.dir)?;
         Joining::forget(&*self.files, &self.dir)
     }
 }

@@ -1,18 +1,17 @@
 //! What the leader does: one bounded step for each request, from where the membership stands.
 
 use super::RETRY_PAUSE;
-use super::roll::{Admission, Newcomer, Roll};
+use super::roll::Roll;
 use crate::engine::{Engine, Leadership};
 use crate::peer::wire::{MemberAnswer, MemberRequest};
 use crate::types::{PeerNode, TypeConfig, revision_of};
+use onward_statemachine::NodeId;
 use onward_statemachine::membership::ChangeRefusal;
-use onward_statemachine::ports::{Proposal, Proposer};
-use onward_statemachine::{Actor, Command, NodeId, Outcome, Reply, system};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{ChangeMembers, Instant as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,14 +19,16 @@ use uuid::Uuid;
 
 /// How long a change of the membership may take to be committed.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
-const ALLOCATE_DEADLINE_MS: u64 = 3_000;
 /// How often a voter is asked to take over.
 const TRANSFER_TRIES: usize = 4;
 /// How often it is looked whether voters change with nobody to see it through.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 type Changes = ChangeMembers<u64, PeerNode>;
-type Step<T> = Result<T, MemberAnswer>;
+pub(super) type Step<T> = Result<T, MemberAnswer>;
+
+const EARLIER_RELEASE: &str =
+    "the node asks to be let in as an earlier release does: start it with the release that the members run";
 
 impl From<ChangeRefusal> for MemberAnswer {
     fn from(refusal: ChangeRefusal) -> Self {
@@ -43,12 +44,22 @@ impl Engine {
         }
         let asked = format!("{request:?}");
         let done = match request {
+            MemberRequest::Admit { http, .. } if !http.is_empty() => {
+                Err(MemberAnswer::Failed(EARLIER_RELEASE.to_owned()))
+            }
             MemberRequest::Admit {
                 peer,
-                http,
                 cluster,
                 replaces,
-            } => self.admit(PeerNode { peer, http }, &cluster, replaces).await,
+                ..
+            } => self.admit(peer, &cluster, replaces).await,
+            MemberRequest::Reserve { peer, cluster } => self.reserve(&peer, &cluster).await,
+            MemberRequest::Enter {
+                reserved,
+                peer,
+                http,
+                replaces,
+            } => self.enter(&reserved, PeerNode { peer, http }, replaces).await,
             MemberRequest::Promote { cluster, .. } if cluster != self.cluster_id() => {
                 Err(self.stranger(cluster))
             }
@@ -70,84 +81,6 @@ impl Engine {
             Err(answer) => tracing::info!(asked, ?answer, "a membership request is not carried out"),
         }
         done.unwrap_or_else(|answer| answer)
-    }
-
-    /// Lets a node in; one without an address of its API is let in by an operator, and will come.
-    async fn admit(
-        self: &Arc<Self>,
-        node: PeerNode,
-        cluster: &str,
-        replaces: Option<NodeId>,
-    ) -> Step<MemberAnswer> {
-        let name = self.identity.cluster_name.clone();
-        if cluster != name {
-            let wanted = cluster.to_owned();
-            return Err(ChangeRefusal::OtherCluster { name, wanted }.into());
-        }
-        let _alone = self.changing.lock().await;
-        let roll = self.roll();
-        let newcomer = Newcomer {
-            peer: &node.peer,
-            replaces: replaces.map(|gone| gone.0),
-            in_person: !node.http.is_empty(),
-        };
-        let makes_way = roll.voter_at(&node.peer).map(NodeId);
-        let id = match roll.admission(&newcomer)? {
-            Admission::Standing(id) => id,
-            Admission::Claim(id) => {
-                // Whoever asks later from there is another one.
-                self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])))
-                    .await?;
-                id
-            }
-            Admission::New { former } => {
-                let id = self.allocate(self.highest_id()).await?;
-                let forget = former.map(|former| ChangeMembers::RemoveNodes(BTreeSet::from([former])));
-                let add = ChangeMembers::AddNodes(BTreeMap::from([(id, node)]));
-                self.change(ChangeMembers::Batch(forget.into_iter().chain([add]).collect()))
-                    .await?;
-                id
-            }
-        };
-        let here = roll.nodes.get(&self.id()).cloned();
-        Ok(MemberAnswer::Admitted {
-            id: NodeId(id),
-            cluster_id: self.cluster_id(),
-            cluster_name: name,
-            // At or after the entry that let it in.
-            revision: self.state.applied(),
-            through: here.map(|node| node.peer).unwrap_or_default(),
-            replaces: makes_way,
-        })
-    }
-
-    /// Gives out an id above all that were ever given out.
-    async fn allocate(self: &Arc<Self>, above: u64) -> Step<u64> {
-        let command = Command::System(system::Command::AllocateNodeId { above: NodeId(above) });
-        let proposal = Proposal::new(Actor::new("raft:membership"), command);
-        let proposer = crate::propose::NodeProposer(self.clone());
-        match proposer.propose(proposal, ALLOCATE_DEADLINE_MS).await {
-            Ok(Outcome::Accepted {
-                reply: Reply::System(system::Reply::NodeId(id)),
-                ..
-            }) => Ok(id.0),
-            Ok(outcome) => {
-                let reason = format!("no node id was given out: {outcome:?}");
-                Err(MemberAnswer::Failed(reason))
-            }
-            // Nothing is lost with an id that nobody took.
-            Err(_) => Err(MemberAnswer::NotLeader),
-        }
-    }
-
-    /// The highest id that is known to have been taken.
-    fn highest_id(&self) -> u64 {
-        let members = self.members().into_iter().map(|(id, _)| id);
-        members.max().unwrap_or(0).max(self.last_id())
-    }
-
-    fn last_id(&self) -> u64 {
-        self.state.read(|view| system::last_node_id(view)).0
     }
 
     /// Gives a learner its vote once it has caught up, in the place of `gone`.
@@ -333,7 +266,7 @@ impl Engine {
     }
 
     /// Who belongs to the cluster, and who was well lately, as this leader knows it.
-    fn roll(&self) -> Roll {
+    pub(super) fn roll(&self) -> Roll {
         self.roll_since(self.timings.lease() * 2)
     }
 
@@ -352,6 +285,7 @@ impl Engine {
         };
         Roll {
             me: self.id(),
+            revision: revision_of(metrics.membership_config.log_id().as_ref()).0,
             nodes: membership.nodes().map(|(id, node)| (*id, node.clone())).collect(),
             voters: membership.get_joint_config().clone(),
             answering: membership
@@ -394,7 +328,7 @@ impl Engine {
     }
 
     /// Changes the membership; returns once it is committed.
-    async fn change(&self, changes: Changes) -> Step<()> {
+    pub(super) async fn change(&self, changes: Changes) -> Step<()> {
         let change = self.raft.change_membership(changes, false);
         match tokio::time::timeout(COMMIT_DEADLINE, change).await {
             Ok(changed) => committed(changed),

@@ -2,6 +2,7 @@
 
 use super::frame;
 use crate::log::record;
+use crate::member::Reservation;
 use crate::state::snapshot::Manifest;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::{Buf, Bytes};
@@ -63,10 +64,10 @@ pub(crate) enum Proposed {
 /// A request about who belongs to the cluster. Each is one bounded step, and repeating it is harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MemberRequest {
-    /// Let in the node at this peer address, as a learner.
+    /// An operator asks: let in the node that will run at this peer address, as a learner.
     Admit {
         peer: String,
-        /// Its API; empty where an operator asks before the node runs.
+        /// Empty; only nodes of earlier releases asked in this way themselves.
         http: String,
         /// The name of the cluster that it is meant for.
         cluster: String,
@@ -88,6 +89,21 @@ pub(crate) enum MemberRequest {
     Known { id: NodeId },
     /// Is this node a member, as far as the one that is asked has applied? Anyone of the same cluster may answer.
     Standing { id: NodeId, cluster: Uuid },
+    /// Give the node at this peer address an id to ask with.
+    Reserve {
+        peer: String,
+        /// The name of the cluster that it is meant for.
+        cluster: String,
+    },
+    /// Let in the node that has written down that it reserved this, as a learner.
+    Enter {
+        reserved: Reservation,
+        peer: String,
+        /// Its API.
+        http: String,
+        /// Whose place it takes.
+        replaces: Option<NodeId>,
+    },
 }
 
 /// What came of it.
@@ -125,6 +141,9 @@ pub(crate) enum MemberAnswer {
         revision: Revision,
         member: bool,
     },
+    Reserved(Reservation),
+    /// What was reserved is worth nothing any more, and never will be: reserve again.
+    Outdated,
 }
 
 /// What initial members say to each other before their cluster is formed.
