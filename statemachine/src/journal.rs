@@ -59,30 +59,23 @@ pub struct Page {
     pub complete: bool,
 }
 
-/// Reads the records after `after`: at most `records_max` of those that `wanted` lets through, looking at no more than
-/// `scan_max`, so that one call stays short however long the journal is.
-pub fn read(
-    view: &dyn View,
-    after: Revision,
-    records_max: usize,
-    scan_max: usize,
-    mut wanted: impl FnMut(&Record) -> bool,
-) -> Result<Result<Page, Compacted>, Fault> {
-    let floor = system::gate(view)?.journal_floor;
-    if after.0 + 1 < floor.0 {
-        return Ok(Err(Compacted { floor, after }));
-    }
-    let mut page = Page {
-        records: Vec::new(),
-        scanned: after,
-        complete: true,
-    };
-    let mut scanned = 0;
-    JOURNAL.scan(
-        view,
-        &Range::all().at_least(&(after.0 + 1)),
-        Order::Ascending,
-        |revision, record| {
+impl Page {
+    /// The records of `range` that `wanted` lets through, until there are `records_max` of them or `scan_max` were looked
+    /// at. `scanned` is the last one that was; revision 0 where there was none.
+    fn of(
+        view: &dyn View,
+        range: &Range,
+        order: Order,
+        (records_max, scan_max): (usize, usize),
+        mut wanted: impl FnMut(&Record) -> bool,
+    ) -> Result<Page, Fault> {
+        let mut page = Page {
+            records: Vec::new(),
+            scanned: Revision(0),
+            complete: true,
+        };
+        let mut scanned = 0;
+        JOURNAL.scan(view, range, order, |revision, record| {
             page.scanned = Revision(revision);
             scanned += 1;
             if wanted(&record) {
@@ -93,8 +86,27 @@ pub fn read(
                 return Ok(ControlFlow::Break(()));
             }
             Ok(ControlFlow::Continue(()))
-        },
-    )?;
+        })?;
+        Ok(page)
+    }
+}
+
+/// Reads the records after `after`: at most `records_max` of those that `wanted` lets through, looking at no more than
+/// `scan_max`, so that one call stays short however long the journal is.
+pub fn read(
+    view: &dyn View,
+    after: Revision,
+    records_max: usize,
+    scan_max: usize,
+    wanted: impl FnMut(&Record) -> bool,
+) -> Result<Result<Page, Compacted>, Fault> {
+    let floor = system::gate(view)?.journal_floor;
+    if after.0 + 1 < floor.0 {
+        return Ok(Err(Compacted { floor, after }));
+    }
+    let range = Range::all().at_least(&(after.0 + 1));
+    let mut page = Page::of(view, &range, Order::Ascending, (records_max, scan_max), wanted)?;
+    page.scanned = page.scanned.max(after);
     if page.complete {
         page.scanned = page.scanned.max(system::clock(view)?.revision);
     }
@@ -110,29 +122,12 @@ pub fn read_back(
     first: Revision,
     records_max: usize,
     scan_max: usize,
-    mut wanted: impl FnMut(&Record) -> bool,
+    wanted: impl FnMut(&Record) -> bool,
 ) -> Result<Page, Fault> {
     let floor = system::gate(view)?.journal_floor;
-    let mut page = Page {
-        records: Vec::new(),
-        scanned: before,
-        complete: true,
-    };
-    let mut scanned = 0;
     let first = first.max(floor);
     let range = Range::all().at_least(&first.0).below(&before.0);
-    JOURNAL.scan(view, &range, Order::Descending, |revision, record| {
-        page.scanned = Revision(revision);
-        scanned += 1;
-        if wanted(&record) {
-            page.records.push((Revision(revision), record));
-        }
-        if page.records.len() >= records_max || scanned >= scan_max {
-            page.complete = false;
-            return Ok(ControlFlow::Break(()));
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
+    let mut page = Page::of(view, &range, Order::Descending, (records_max, scan_max), wanted)?;
     if page.complete {
         page.scanned = first;
     }
