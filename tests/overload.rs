@@ -14,7 +14,6 @@ fn limit(cluster: &Cluster, id: u64, proposals_max: i64) -> Process {
     peer.insert("proposals_max".to_owned(), proposals_max.into());
     std::fs::write(&file, toml::to_string(&table).expect("TOML")).expect("writable");
     cluster.kill(id);
-    cluster.wait_for_files(id);
     cluster.revive(id)
 }
 

@@ -38,7 +38,6 @@ impl Drop for Node {
 fn on_a_small_disk(cluster: &Cluster) -> Node {
     let node = cluster.node(1);
     cluster.kill(1);
-    cluster.wait_for_files(1);
     let file = node.dir.join("onward.toml");
     let text = std::fs::read_to_string(&file).expect("a configuration");
     let mut table: toml::Table = text.parse().expect("TOML");

@@ -356,4 +356,8 @@ impl Proposer for NodeProposer {
     fn propose(&self, proposal: Proposal, deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
         Box::pin(self.0.propose_timed(proposal, deadline_ms))
     }
+
+    fn now(&self) -> Millis {
+        self.0.clock.now()
+    }
 }

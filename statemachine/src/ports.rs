@@ -88,6 +88,10 @@ pub enum ProposeError {
 pub trait Proposer: Send + Sync + 'static {
     /// Proposes and waits for the outcome. Retries under the same id across leader changes until `deadline_ms`.
     fn propose(&self, proposal: Proposal, deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>>;
+
+    /// The clock that proposals are stamped with, which log time follows. Who waits for a deadline of the log asks it,
+    /// and not the machine's own, which may be wrong.
+    fn now(&self) -> Millis;
 }
 
 /// How fresh a read must be.

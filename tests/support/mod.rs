@@ -28,6 +28,15 @@ pub struct Node {
     pub ingress: String,
 }
 
+impl Node {
+    /// The last `count` lines of its log.
+    fn last_lines(&self, count: usize) -> String {
+        let log = std::fs::read_to_string(self.dir.join("onward.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+}
+
 #[derive(Deserialize)]
 struct Announcement {
     nodes: Vec<Node>,
@@ -143,9 +152,10 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Kills a node with SIGKILL.
+    /// Kills a node with SIGKILL, and waits until it has let go of its files and ports: another can take its place then.
     pub fn kill(&self, id: u64) {
         signal(self.node(id).pid, nix::sys::signal::Signal::SIGKILL);
+        self.wait_for_files(id);
     }
 
     /// Starts a killed node again, by its own configuration, outside of `onward dev`.
@@ -158,10 +168,10 @@ impl Cluster {
         self.serve(self.node(id), &[], environment)
     }
 
-    /// Waits until a killed node has let go of its files: it stays a zombie until `onward dev` ends.
+    /// Waits until a node that ends has let go of its files: it stays a zombie until `onward dev` ends.
     pub fn wait_for_files(&self, id: u64) {
         let files = format!("/proc/{}/fd", self.node(id).pid);
-        eventually("the killed node let go of its directory", || {
+        eventually("the node that ended let go of its directory", || {
             std::fs::read_dir(&files).map_or(true, |files| files.count() == 0)
         });
     }
@@ -174,15 +184,23 @@ impl Cluster {
     }
 
     fn serve(&self, node: &Node, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
-        let process = self.spawn_with(node, arguments, environment);
+        let mut process = self.spawn_with(node, arguments, environment);
         let url = format!("{}/readyz", node.http);
-        eventually("the node is ready", || {
-            self.http
-                .get(&url)
-                .send()
-                .is_ok_and(|answer| answer.status().is_success())
-        });
-        process
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.http.get(&url).send();
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return process;
+            }
+            let ended = process.0.try_wait().expect("a child");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "node {} is not ready ({ended:?}); the end of its log:\n{}",
+                node.id,
+                node.last_lines(20)
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Starts a node by its own configuration and these flags, outside of `onward dev`, and waits for nothing.

@@ -124,8 +124,7 @@ impl Log {
     }
 
     async fn apply(&self, proposal: Proposal) -> Result<Outcome, ProposeError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        self.node.set_now(Millis(now.as_millis() as u64));
+        self.node.set_now(real_time());
         let outcome = self.node.propose(proposal, 1_000).await?;
         let violations = <dyn Reader>::read(&self.node, onward_statemachine::check::check);
         assert_eq!(violations, []);
@@ -133,11 +132,19 @@ impl Log {
     }
 }
 
+fn real_time() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Millis(since.as_millis() as u64)
+}
+
 struct Applier(Arc<Log>);
 
 impl Proposer for Applier {
     fn propose(&self, proposal: Proposal, _deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
         Box::pin(self.0.run(proposal))
+    }
+    fn now(&self) -> Millis {
+        real_time()
     }
 }
 

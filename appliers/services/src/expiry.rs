@@ -14,7 +14,7 @@ use onward_statemachine::ports::{Cluster, Proposal, Proposer, Reader, Role};
 use onward_statemachine::services::catalog::{self, BULK_MAX, Due, TTL_MS_MIN};
 use onward_statemachine::{Actor, Command, Fault, Millis, View, system};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,7 @@ pub async fn run(
             let pause = match led.look(now, (status.role == Role::Leader).then_some(status.term)) {
                 None => LOOK,
                 Some(led) => {
-                    let plan = reader.read(|view| plan(view, wall_clock(), led));
+                    let plan = reader.read(|view| plan(view, proposer.now(), led));
                     if plan.due.is_empty() {
                         plan.pause
                     } else {
@@ -154,11 +154,6 @@ fn plan(view: &dyn View, now: Millis, led: Duration) -> Result<Plan, Fault> {
 fn grace(view: &dyn View, due: &Due) -> Result<Duration, Fault> {
     let ttl_ms = catalog::get(view, &due.id)?.and_then(|instance| instance.spec.ttl_ms);
     Ok(Duration::from_millis(ttl_ms.unwrap_or(0)).min(GRACE_MAX))
-}
-
-fn wall_clock() -> Millis {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(since_1970.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -318,8 +313,8 @@ mod tests {
         let node = node();
         let token = CancellationToken::new();
         let task = tokio::spawn(run(node.clone(), node.clone(), node.clone(), token.clone()));
-        // The wall clock is far past the deadline; the TTL in which the instance could renew runs on paused time.
-        node.set_now(wall_clock());
+        // Log time is far past the deadline; the TTL in which the instance could renew runs on paused time.
+        node.set_now(Millis(3_600_000));
         let reader: &dyn Reader = &*node;
         let health = || {
             let a = reader.read(|view| catalog::get(view, &Id::new("web", "a")));

@@ -117,6 +117,10 @@ impl Proposer for SingleNode {
     fn propose(&self, proposal: Proposal, _deadline_ms: u64) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
         Box::pin(async move { self.run(proposal) })
     }
+
+    fn now(&self) -> Millis {
+        Millis(self.state().now)
+    }
 }
 
 impl Reader for SingleNode {

@@ -1,6 +1,5 @@
 //! Acting: each action does its work, or finds it done, and reports.
 
-use super::observe::now;
 use super::plan::Action;
 use crate::build::{BuildError, Builds};
 use crate::driver::{Driver, DriverError, InstanceId, Order, Status, procfs};
@@ -503,7 +502,7 @@ impl Worker {
         let from = instance.draining_from.unwrap_or_default();
         let port = instance.process.as_ref().map(|process| process.port);
         loop {
-            let waited_ms = now().since(from);
+            let waited_ms = self.proposer.now().since(from);
             let settled =
                 waited_ms >= SETTLE_MS.min(drain_ms) && self.ingress.revision() >= instance.modified;
             let busy = || {

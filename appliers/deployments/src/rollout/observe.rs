@@ -6,9 +6,9 @@ use crate::driver::{InstanceId, Status};
 use onward_statemachine::deployments::instances::{self, State};
 use onward_statemachine::deployments::{apps, builds};
 use onward_statemachine::ports::{ClusterStatus, Freshness, Role};
-use onward_statemachine::{Fault, Millis, NodeId, Revision, View};
+use onward_statemachine::{Fault, NodeId, Revision, View};
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often the machine is searched for instances that the log does not have.
@@ -45,7 +45,7 @@ impl Observer {
             live.filter(|(_, instance)| instance.node == worker.node && instance.state == State::Active);
         let observed = Observed {
             node: worker.node,
-            now: now(),
+            now: worker.proposer.now(),
             leads,
             contacts: contacts(
                 &status,
@@ -172,10 +172,4 @@ fn contacts(status: &ClusterStatus, leads_ms: u64) -> BTreeMap<NodeId, u64> {
         (member.id, silent_ms)
     });
     members.collect()
-}
-
-/// This machine's clock, for waiting; the log's own time decides nothing here.
-pub(super) fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(since.as_millis() as u64)
 }
