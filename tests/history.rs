@@ -167,6 +167,12 @@ fn the_commands_tell_the_past() {
         cluster.ok(&[arguments, &["--at", &revision]].concat())
     };
     let node = &cluster.nodes[0];
+    // Settings that change by themselves would be in a difference, too.
+    eventually("the feature level has risen", || {
+        cluster
+            .ok(&["event", "list", "--area", "system"])
+            .contains("level_raised")
+    });
     let first = put(&cluster, node, "site", "tokyo");
     cluster.ok(&["machine", "register", "S1", "--rack", "1", "--role", "worker"]);
     let second = put(&cluster, node, "site", "osaka");
