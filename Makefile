@@ -65,11 +65,11 @@ release: ## The one binary, as it ships. Prints where it is.
 	@. scripts/env; ls -l "$$target/release/onward"
 
 .PHONY: bench
-bench: ## Durable writes beside etcd where it is installed, restart, idle; into docs/benchmarks.md. QUICK=1: short.
+bench: ## Speed beside etcd, growth, restart, rest; into docs/benchmarks.md. ONLY=growth: a part. QUICK=1: short, to look at.
 	@scripts/install-deps build
 	@$(cargo) build --release --locked --package onward --package onward-bench
 	@. scripts/env; "$$target/release/onward-bench" --onward "$$target/release/onward" \
-		--write docs/benchmarks.md $(if $(QUICK),--quick)
+		$(if $(QUICK),--quick,--write docs/benchmarks.md) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: jepsen
 jepsen: ## Fault testing, the part that CI runs: three runs under faults, 200 seeds of the simulator.

@@ -5,7 +5,6 @@
 //! in [`crate::grpc`], so that no protobuf compiler is a dependency of the workspace.
 
 use crate::grpc;
-use crate::load;
 use crate::system::Kind;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_TYPE, HOST, TE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Serialize;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -33,6 +33,26 @@ pub enum Client {
         /// Whom it is connected to.
         address: SocketAddr,
     },
+}
+
+/// etcd's answer without a pair is its header, shorter than this; every value that is read is longer.
+const LEAST_FOUND: usize = 100;
+
+/// A transaction of ours: `POST /v1/kv/txn`.
+#[derive(Serialize)]
+struct Txn<'a> {
+    then: Vec<Op<'a>>,
+}
+
+#[derive(Serialize)]
+struct Op<'a> {
+    put: Pair<'a>,
+}
+
+#[derive(Serialize)]
+struct Pair<'a> {
+    key: &'a str,
+    value: &'a str,
 }
 
 /// What became of a write.
@@ -121,27 +141,29 @@ impl Client {
             }
             Client::Etcd { .. } => {
                 let answer = self.call("KV/Range", grpc::range(key.as_bytes())).await?;
-                ensure!(answer.len() > load::VALUE_BYTES, "{key} is not there");
+                ensure!(answer.len() > LEAST_FOUND, "{key} is not there");
             }
         }
         Ok(())
     }
 
-    /// Puts many values in one transaction.
-    pub async fn put_all(&mut self, keys: &[String], value: &Bytes) -> Result<()> {
+    /// Puts many pairs in one transaction.
+    pub async fn put_all(&mut self, pairs: &[(String, Bytes)]) -> Result<()> {
         match self {
             Client::Onward { .. } => {
-                let text = String::from_utf8_lossy(value);
-                let puts: Vec<serde_json::Value> = keys
-                    .iter()
-                    .map(|key| serde_json::json!({ "put": { "key": key, "value": text } }))
-                    .collect();
-                let body = serde_json::json!({ "then": puts }).to_string();
+                let mut then = Vec::with_capacity(pairs.len());
+                for (key, value) in pairs {
+                    let value = std::str::from_utf8(value)?;
+                    then.push(Op {
+                        put: Pair { key, value },
+                    });
+                }
+                let body = serde_json::to_vec(&Txn { then })?;
                 self.send(Method::POST, "/v1/kv/txn", "application/json", body.into())
                     .await?;
             }
             Client::Etcd { .. } => {
-                self.call("KV/Txn", grpc::txn(keys, value)).await?;
+                self.call("KV/Txn", grpc::txn(pairs)).await?;
             }
         }
         Ok(())

@@ -22,9 +22,9 @@ pub fn range(key: &[u8]) -> Bytes {
 }
 
 /// `TxnRequest { success = 2: RequestOp { request_put = 2 } }`, once for each key.
-pub fn txn(keys: &[String], value: &[u8]) -> Bytes {
+pub fn txn(pairs: &[(String, Bytes)]) -> Bytes {
     let mut message = BytesMut::new();
-    for key in keys {
+    for (key, value) in pairs {
         let mut op = BytesMut::new();
         field(&mut op, 2, &put(key.as_bytes(), value));
         field(&mut message, 2, &op);
@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_transaction_holds_a_put_for_each_key() {
-        let message = txn(&["a".to_owned(), "b".to_owned()], b"v");
+        let pair = |key: &str| (key.to_owned(), Bytes::from_static(b"v"));
+        let message = txn(&[pair("a"), pair("b")]);
         let one = [0x12, 8, 0x12, 6, 0x0a, 1, b'a', 0x12, 1, b'v'];
         assert_eq!(message[..10], one);
         assert_eq!(message.len(), 20);

@@ -4,10 +4,12 @@
 use crate::client::Client;
 use crate::load;
 use crate::system::{Kind, Programs, System};
+use crate::values::Values;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hyper::Method;
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,16 +30,23 @@ const POLL: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(500);
 
 /// What happened how often, and what it cost.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Handover {
     /// What happened.
-    pub what: &'static str,
-    /// The longest time without an acknowledged write around each, in order of length.
-    pub still: Vec<Duration>,
+    pub what: String,
+    /// The longest time without an acknowledged write around each, in ms, in order of length.
+    pub still_ms: Vec<u64>,
     /// Writes that did not succeed at a client that retries.
     pub failed: u64,
     /// The median must be below this.
-    pub bar: Option<Duration>,
+    pub bar_ms: Option<u64>,
+}
+
+impl Handover {
+    /// The median of the longest times without an acknowledged write, in ms.
+    pub fn median_ms(&self) -> u64 {
+        self.still_ms.get(self.still_ms.len() / 2).copied().unwrap_or(0)
+    }
 }
 
 /// How another node comes to lead.
@@ -73,28 +82,28 @@ pub async fn measure(programs: &Programs, dir: &Path, rounds: u32) -> Result<Vec
     let mut measured = Vec::new();
     for (way, what, watch_ms, bar_ms) in WAYS {
         let failed = writes.failed();
-        let mut still = Vec::new();
+        let mut still_ms = Vec::new();
         for _ in 0..rounds {
             tokio::time::sleep(CALM).await;
             let began = Instant::now();
             let stopped = bring_about(way, &system).await?;
             tokio::time::sleep_until((began + Duration::from_millis(watch_ms)).into()).await;
-            still.push(writes.longest_gap(began, Instant::now()));
+            still_ms.push(writes.longest_gap(began, Instant::now()).as_millis() as u64);
             if let Some(index) = stopped {
                 system.start_again(index, programs)?;
                 wait_until_ready(system.endpoints[index]).await?;
             }
         }
-        still.sort_unstable();
+        still_ms.sort_unstable();
         let handover = Handover {
-            what,
+            what: what.to_owned(),
             failed: writes.failed() - failed,
-            bar: bar_ms.map(Duration::from_millis),
-            still,
+            bar_ms,
+            still_ms,
         };
         crate::progress(format_args!(
-            "{what}: writes stood still for {:?}",
-            handover.still
+            "{what}: writes stood still for {:?} ms",
+            handover.still_ms
         ));
         measured.push(handover);
     }
@@ -206,10 +215,11 @@ impl Writes {
 }
 
 async fn write(writer: usize, endpoints: Vec<SocketAddr>, seen: Arc<Seen>) {
-    let value = load::value();
+    let values = Values::new(load::VALUE_BYTES);
     let mut place = writer;
     let mut client = None;
     for number in 0_u64.. {
+        let value = values.of(number);
         let key = format!("handover-{writer}-{number}");
         let deadline = Instant::now() + WRITE_DEADLINE;
         loop {

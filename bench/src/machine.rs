@@ -1,17 +1,15 @@
 //! What the numbers were measured on, and what a process costs: read from `/proc`, Linux only.
 
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Linux counts CPU time for `/proc` in hundredths of a second on every platform that this builds for.
 const TICKS_PER_SECOND: u64 = 100;
-/// How often the disk is asked to sync, to learn what one sync costs.
-const SYNCS: usize = 500;
-
 /// Whether a process goes on; one that has ended and was not waited for yet does not.
 pub fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -20,7 +18,7 @@ pub fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| !state.starts_with('Z'))
 }
 
-/// A line for the report: cores, CPU, memory, kernel, load.
+/// A line for the report: cores, CPU, memory, kernel.
 pub fn describe() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = field(&cpus, "model name").unwrap_or("unknown CPU");
@@ -29,14 +27,18 @@ pub fn describe() -> Result<String> {
         .and_then(|total| total.split(' ').next()?.parse().ok())
         .unwrap_or(0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
-        "{} cores of {model}, {} GiB, Linux {}, load before the run {}",
+        "{} cores of {model}, {} GiB, Linux {}",
         std::thread::available_parallelism()?,
         kib >> 20,
         kernel.trim(),
-        load.split(' ').next().unwrap_or("unknown"),
     ))
+}
+
+/// How many processes wanted a core, over the last minute.
+pub fn load_average() -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or("unknown").to_owned())
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
@@ -44,28 +46,8 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// A line for the report: the file system under `dir`, and what appending 4 KiB and syncing costs there.
-pub fn describe_disk(dir: &Path) -> Result<String> {
-    let file = tempfile::tempfile_in(dir)?;
-    let page = [7_u8; 4096];
-    let mut times = Vec::with_capacity(SYNCS);
-    for index in 0..SYNCS {
-        let started = Instant::now();
-        file.write_all_at(&page, (index * page.len()) as u64)?;
-        file.sync_data()?;
-        times.push(started.elapsed());
-    }
-    times.sort();
-    Ok(format!(
-        "{}, append of 4 KiB and fdatasync: p50 {} us, p99 {} us",
-        file_system(dir)?,
-        times[SYNCS / 2].as_micros(),
-        times[SYNCS * 99 / 100].as_micros(),
-    ))
-}
-
 /// The type of the file system that holds `dir`: the mount with the longest matching path.
-fn file_system(dir: &Path) -> Result<String> {
+pub fn file_system(dir: &Path) -> Result<String> {
     let dir = dir.canonicalize()?;
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let holder = mounts
@@ -104,6 +86,29 @@ pub fn resident_mib(pids: &[u32]) -> Result<Vec<u64>> {
         Ok(kib.context("no VmRSS")? >> 10)
     };
     pids.iter().map(resident).collect()
+}
+
+/// What the files below a directory take on the disk, each counted once however many names it has.
+pub fn disk_bytes(dir: &Path) -> Result<u64> {
+    let mut seen = BTreeSet::new();
+    let mut folders = vec![dir.to_owned()];
+    let mut bytes = 0;
+    while let Some(folder) = folders.pop() {
+        // What is deleted meanwhile takes nothing.
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else if seen.insert(meta.ino()) {
+                bytes += meta.blocks() * 512;
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Replaces what stands between the markers of the file at `path`.

@@ -2,12 +2,13 @@
 //! answer. What is wanted: no collapse, and every write that was acknowledged is there.
 
 use crate::client::{Client, Put};
-use crate::load::{self, Load, Work};
+use crate::load::{self, Keys, Load, Work};
 use crate::system::{Kind, Programs, System};
+use crate::values::Values;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hyper::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const CONNECTIONS: usize = 3072;
 const LATE: Duration = Duration::from_secs(1);
 
 /// What came of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Overload {
     /// Writes a second, at the best number of clients.
     pub peak: u64,
@@ -55,10 +56,12 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
         let load = Load {
             work: Work::Put,
             clients,
+            value_bytes: load::VALUE_BYTES,
+            keys: Keys::New(0),
             warm_up: Duration::from_secs(1),
             measured,
         };
-        peak = peak.max(load::run(&system, load, 0).await?.rate());
+        peak = peak.max(load::run(&system, load).await?.summary().rate());
     }
     if peak == 0 {
         bail!("nothing was written at the peak");
@@ -110,7 +113,7 @@ struct Offer {
 impl Offer {
     /// Writes what is next due, over and over; the tickets that were acknowledged.
     async fn write(self: Arc<Self>, mut client: Client) -> Result<Vec<u64>> {
-        let value = load::value();
+        let values = Values::new(load::VALUE_BYTES);
         let mut acknowledged = Vec::new();
         loop {
             let ticket = self.tickets.fetch_add(1, Relaxed);
@@ -122,6 +125,7 @@ impl Offer {
             if self.begin.elapsed() > due + LATE {
                 continue;
             }
+            let value = values.of(ticket);
             match client.try_put(&format!("overload-{ticket}"), &value).await? {
                 Put::Done => {
                     acknowledged.push(ticket);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -19,11 +19,18 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to stop when asked to; then it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
+/// What etcd may store; it takes no more writes past 2 GiB without, and serves them no other way with.
+const ETCD_QUOTA_BYTES: &str = "8589934592";
 /// How many lines of each node's log go into a failure.
 const LAST_LINES: usize = 10;
 
+/// Nodes have settled when together they use less than a tenth of a core.
+const SETTLED_SHARE: u32 = 10;
+const SETTLE_LOOK: Duration = Duration::from_millis(500);
+
 /// Who is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Ours, through its HTTP API.
     Onward,
@@ -67,6 +74,9 @@ pub struct System {
     pub endpoints: Vec<SocketAddr>,
     /// Its server processes, one a node.
     pub pids: Vec<u32>,
+    /// Where nodes of ours take connections of their peers, and their ids.
+    pub peers: Vec<(String, u64)>,
+    dirs: Vec<PathBuf>,
     logs: Vec<PathBuf>,
     processes: Vec<Process>,
 }
@@ -102,6 +112,27 @@ impl System {
         words.join("\n")
     }
 
+    /// Waits until the nodes have done what they do after a load, and the disk has all of it; no longer than `at_most`.
+    pub async fn settle(&self, at_most: Duration) -> Result<()> {
+        let until = Instant::now() + at_most;
+        tokio::task::spawn_blocking(nix::unistd::sync).await?;
+        while Instant::now() < until {
+            let before = self.cpu_time()?;
+            tokio::time::sleep(SETTLE_LOOK).await;
+            if (self.cpu_time()? - before) * SETTLED_SHARE < SETTLE_LOOK {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the directories of the nodes hold on the disk, each on average, in MiB.
+    pub fn disk_mib(&self) -> Result<u64> {
+        let dirs = self.dirs.iter().map(|dir| machine::disk_bytes(dir));
+        let bytes: u64 = dirs.sum::<Result<u64>>()?;
+        Ok((bytes >> 20) / self.dirs.len().max(1) as u64)
+    }
+
     /// Sends a signal to one of the nodes.
     pub fn signal(&self, index: usize, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.pids[index])?), signal)?;
@@ -110,16 +141,35 @@ impl System {
 
     /// Starts one of our nodes again, once the process that it had has let go of its directory.
     pub fn start_again(&mut self, index: usize, programs: &Programs) -> Result<()> {
+        self.wait_for_end(index)?;
+        self.serve(index, programs, &[])
+    }
+
+    /// Deletes the data of one of our nodes, whose process is stopped, and starts it to take its own place as a new member.
+    pub fn replace(&mut self, index: usize, through: usize, programs: &Programs) -> Result<()> {
+        self.wait_for_end(index)?;
+        std::fs::remove_dir_all(self.logs[index].with_file_name("data"))?;
+        let id = self.peers[index].1.to_string();
+        let door = self.peers[through].0.clone();
+        self.serve(index, programs, &["--join", &door, "--replaces", &id])
+    }
+
+    fn wait_for_end(&self, index: usize) -> Result<()> {
         let deadline = Instant::now() + STOP_DEADLINE;
         while machine::is_running(self.pids[index]) {
             ensure!(Instant::now() < deadline, "node {index} does not stop");
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize, programs: &Programs, flags: &[&str]) -> Result<()> {
         let log = File::options().append(true).open(&self.logs[index])?;
         let mut command = Command::new(&programs.onward);
         command
             .args(["serve", "--config"])
             .arg(self.logs[index].with_file_name("onward.toml"))
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(log);
         let process = Process::spawn(&mut command)?;
@@ -176,8 +226,10 @@ struct Ready {
 
 #[derive(Deserialize)]
 struct ReadyNode {
+    id: u64,
     pid: u32,
     http: String,
+    peer: String,
     dir: PathBuf,
 }
 
@@ -207,6 +259,12 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
         kind: Kind::Onward,
         endpoints: ready.nodes.iter().map(endpoint).collect::<Result<_>>()?,
         pids: ready.nodes.iter().map(|node| node.pid).collect(),
+        peers: ready
+            .nodes
+            .iter()
+            .map(|node| (node.peer.clone(), node.id))
+            .collect(),
+        dirs: ready.nodes.iter().map(|node| node.dir.clone()).collect(),
         logs: ready
             .nodes
             .iter()
@@ -266,6 +324,7 @@ async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Res
             "new",
         ]);
         command.args(["--logger", "zap", "--log-level", "warn"]);
+        command.args(["--quota-backend-bytes", ETCD_QUOTA_BYTES]);
         command.stdout(log.try_clone()?).stderr(log);
         processes.push(Process::spawn(&mut command)?);
     }
@@ -282,6 +341,8 @@ async fn start_etcd(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Res
         kind,
         endpoints,
         pids: processes.iter().map(|process| process.0.id()).collect(),
+        peers: Vec::new(),
+        dirs: (0..nodes).map(|index| dir.join(format!("node{index}"))).collect(),
         logs: (0..nodes)
             .map(|index| dir.join(format!("node{index}.log")))
             .collect(),
