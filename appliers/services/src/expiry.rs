@@ -48,7 +48,8 @@ pub async fn run(
             let pause = match led.look(now, (status.role == Role::Leader).then_some(status.term)) {
                 None => LOOK,
                 Some(led) => {
-                    let plan = reader.read(|view| plan(view, proposer.now(), led));
+                    let now = proposer.now();
+                    let plan = reader.read(|view| plan(view, now, led));
                     if plan.due.is_empty() {
                         plan.pause
                     } else {
