@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
@@ -40,7 +40,8 @@ pub(crate) enum CallError {
 
 /// The road to one peer for one purpose; connects when it is used.
 pub(crate) struct Channel {
-    peers: Arc<Peers>,
+    /// Its owner, which it must not keep alive.
+    peers: Weak<Peers>,
     target: u64,
     node: PeerNode,
     lane: Lane,
@@ -71,7 +72,7 @@ fn waiting(waiting: &Waiting) -> MutexGuard<'_, Option<Waiters>> {
 }
 
 impl Channel {
-    pub(super) fn new(peers: Arc<Peers>, target: u64, node: PeerNode, lane: Lane) -> Self {
+    pub(super) fn new(peers: Weak<Peers>, target: u64, node: PeerNode, lane: Lane) -> Self {
         Channel {
             peers,
             target,
@@ -128,9 +129,12 @@ impl Channel {
         {
             return Err(CallError::NotSent(reason.clone()));
         }
-        match self.peers.dial(self.target, &self.node, self.lane).await {
+        let Some(peers) = self.peers.upgrade() else {
+            return Err(CallError::NotSent("this node is shutting down".to_owned()));
+        };
+        match peers.dial(self.target, &self.node, self.lane).await {
             Ok((read, write)) => {
-                let link = Arc::new(self.start(read, write));
+                let link = Arc::new(Link::start(&peers, read, write));
                 *road = Road {
                     link: Some(link.clone()),
                     failed: None,
@@ -147,17 +151,19 @@ impl Channel {
             }
         }
     }
+}
 
-    fn start(&self, read: ReadHalf, write: WriteHalf) -> Link {
+impl Link {
+    fn start(peers: &Peers, read: ReadHalf, write: WriteHalf) -> Link {
         let (frames, queue) = mpsc::unbounded_channel();
         let link = Link {
             frames,
             waiting: Arc::new(Mutex::new(Some(BTreeMap::new()))),
             next_id: AtomicU64::new(0),
-            gone: self.peers.token.child_token(),
+            gone: peers.token.child_token(),
         };
         let (gone, answers) = (link.gone.clone(), link.waiting.clone());
-        self.peers.tasks.spawn({
+        peers.tasks.spawn({
             let gone = gone.clone();
             async move {
                 // Why it ended is told to those who wait: their answer is lost.
@@ -165,7 +171,7 @@ impl Channel {
                 gone.cancel();
             }
         });
-        self.peers.tasks.spawn(async move {
+        peers.tasks.spawn(async move {
             drop(gone.run_until_cancelled(read_answers(read, &answers)).await);
             gone.cancel();
             waiting(&answers).take();

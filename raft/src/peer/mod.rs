@@ -119,7 +119,7 @@ impl Peers {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels
             .entry((target, lane, node.peer.clone()))
-            .or_insert_with(|| Arc::new(Channel::new(self.clone(), target, node.clone(), lane)))
+            .or_insert_with(|| Arc::new(Channel::new(Arc::downgrade(self), target, node.clone(), lane)))
             .clone()
     }
 
@@ -176,11 +176,30 @@ impl Peers {
 mod tests {
     use super::*;
 
+    fn peers() -> Arc<Peers> {
+        let (token, tasks) = (CancellationToken::new(), Tasks::default());
+        Peers::new(
+            Arc::new(net::Tcp),
+            (1, Uuid::nil()),
+            DIAL_DEADLINE,
+            Arc::default(),
+            token,
+            tasks,
+        )
+    }
+
+    #[test]
+    fn nothing_is_left_of_roads_that_nobody_uses() {
+        let peers = peers();
+        let channel = peers.channel(4, &PeerNode::default(), Lane::Join);
+        let (left, road) = (Arc::downgrade(&peers), Arc::downgrade(&channel));
+        drop((peers, channel));
+        assert!(left.upgrade().is_none() && road.upgrade().is_none());
+    }
+
     #[test]
     fn a_transfer_is_shown_as_long_as_it_lasts() {
-        let net = Arc::new(net::Tcp);
-        let (token, tasks) = (CancellationToken::new(), Tasks::default());
-        let peers = Peers::new(net, (1, Uuid::nil()), DIAL_DEADLINE, Arc::default(), token, tasks);
+        let peers = peers();
         assert_eq!(peers.transfer_to(4), None);
         let transfer = peers.begin_transfer(4, 100);
         transfer.progress.sent_bytes.fetch_add(30, Relaxed);
