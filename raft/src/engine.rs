@@ -1,7 +1,7 @@
 //! What all parts of a running node share.
 
 use crate::clock::ClusterClock;
-use crate::config::{Limits, SnapshotPolicy, Timings};
+use crate::config::{InitialMember, Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
 use crate::fault::die;
 use crate::history::Queue;
@@ -14,7 +14,7 @@ use crate::report::Reports;
 use crate::room::Room;
 use crate::runtime::{Tasks, watch};
 use crate::state::{State, StateStore};
-use crate::trust::Trust;
+use crate::trust::{Lives, Trust};
 use crate::types::{PeerNode, TypeConfig};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
@@ -63,6 +63,8 @@ pub(crate) struct Engine {
     pub(crate) queue: Queue,
     pub(crate) trust: Trust,
     pub(crate) standing: Standing,
+    /// The initial members, where this node is one.
+    pub(crate) founders: Vec<InitialMember>,
     /// Held while this leader changes the membership: one step at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Cancelled first when the node goes down: nothing new begins.
@@ -87,10 +89,15 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) trust: Trust,
     pub(crate) standing: Standing,
+    pub(crate) founders: Vec<InitialMember>,
 }
 
 impl Engine {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+    pub(crate) fn new(mut parts: Parts) -> Arc<Self> {
+        let me = parts.identity.node;
+        if parts.standing.joins() || !parts.founders.iter().any(|member| member.id == me) {
+            parts.founders.clear();
+        }
         Arc::new(Engine {
             identity: parts.identity,
             raft: parts.raft,
@@ -109,6 +116,7 @@ impl Engine {
             queue: Queue::default(),
             trust: parts.trust,
             standing: parts.standing,
+            founders: parts.founders,
             changing: tokio::sync::Mutex::default(),
             closing: CancellationToken::new(),
             leadership: watch::Sender::default(),
@@ -180,8 +188,8 @@ impl Engine {
     }
 
     /// Takes this node for a founding member, if it was its present life that was fresh.
-    pub(crate) fn found(&self, life: Uuid) -> io::Result<bool> {
-        let founded = self.trust.found(life)?;
+    pub(crate) fn found(&self, lives: &Lives) -> io::Result<bool> {
+        let founded = self.trust.found(self.identity.node, lives)?;
         self.raft.runtime_config().elect(self.trust.settled());
         Ok(founded)
     }

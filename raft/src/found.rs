@@ -1,24 +1,27 @@
 //! How the initial members form their cluster: once, and only where none of them has a log.
 //!
 //! A member that begins without a log cannot tell by itself whether it is new or was wiped. Together they can: if *no*
-//! initial member has a log, nothing was ever acknowledged. So each that begins asks all others whether they are fresh,
-//! and then tells each that all are, naming the life in which it said so ([`crate::trust::Trust`]); only then does it form the cluster.
-//! Who was told may vote from then on, with no leader to catch up with first; who is wiped later has another life, is not
-//! fresh for long, and was told nothing.
+//! initial member has a log, nothing was ever acknowledged. So one that begins asks all others whether they are fresh, each
+//! naming the life of its directory; and then tells each that all were, in those lives ([`crate::trust::Trust`]). Whoever was
+//! told may vote from then on, with no leader to catch up with first, and passes it on until all know, for whoever told it
+//! may be lost; who is wiped later has another life, and was told nothing.
 //!
-//! So all initial members must be up at one time, once. Several may find the same at once: they form the same cluster,
-//! whose first entry is the list that all were configured with.
+//! So all initial members must be up at one time, once. Once a majority was told, any of them forms the cluster, with the
+//! first entry, the list that all were configured with. Several may: what they do not agree on, the first leader settles.
 //!
-//! Whoever formed it may be lost, with its disk, before anybody else has that entry. The others were told by then, each in
-//! the life that it is in: they have no log and need none, for they have acknowledged nothing. Such a member may form the
-//! cluster as well as any, whatever became of the others: what was acknowledged by a majority is on one that has a log, and
-//! that one votes for nobody without it. So it does, once it knows of a majority of such members. With fewer it would
-//! only be one more that has a log, for which those that are not told yet would wait.
+//! Whoever formed it may be lost, with its disk, before anybody else has that entry. The others that were told have no log
+//! and need none, for they have acknowledged nothing: such a member may form the cluster as well as any, once it knows of a
+//! majority of such members. What was acknowledged by a majority meanwhile is on one that has a log, and that one votes for
+//! nobody without it. With fewer it would only be one more that has a log, for which those that are not told yet would wait.
+//!
+//! Whoever votes forms it first. One that had voted and had no first entry would be no member of anything: if whom it voted
+//! for is lost, it neither stands for election nor forms the cluster.
 
 use crate::config::InitialMember;
 use crate::engine::Engine;
 use crate::peer::frame::Lane;
 use crate::peer::wire::{FoundAnswer, FoundRequest, kind};
+use crate::trust::Lives;
 use crate::types::PeerNode;
 use futures::future::join_all;
 use onward_statemachine::{NodeId, codec};
@@ -32,61 +35,110 @@ use uuid::Uuid;
 /// How long another member may take to answer.
 const ASK_DEADLINE: Duration = Duration::from_secs(2);
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// How often those that do not know yet are told, once there is a cluster.
+const TELL_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is said what is waited for.
 const SAY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Forms the cluster of `members`, this node among them; returns once it is formed, here or by another.
-pub(crate) async fn found(engine: Arc<Engine>, members: Vec<InitialMember>) {
+/// Forms the cluster with the other initial members; returns once it is formed, here or by another, and all know that none of
+/// them had a log.
+pub(crate) async fn found(engine: Arc<Engine>) {
     let mut said = None;
-    while !matches!(engine.raft.is_initialized().await, Ok(true) | Err(_)) {
-        match may_form(&engine, &members).await {
-            Ok(()) => return form(&engine, &members).await,
+    loop {
+        if matches!(engine.raft.is_initialized().await, Ok(true) | Err(_)) {
+            if pass_on(&engine).await {
+                return;
+            }
+            tokio::time::sleep(TELL_PAUSE).await;
+            continue;
+        }
+        match may_form(&engine).await {
+            Ok(()) => form(&engine).await,
             Err(reason) => {
                 let now = Instant::now();
                 if said.is_none_or(|said| now - said >= SAY_INTERVAL) {
                     said = Some(now);
                     tracing::info!(node = engine.id(), %reason, "the cluster is not formed yet");
                 }
+                tokio::time::sleep(ROUND_PAUSE).await;
             }
         }
-        tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 
-/// Asks all other members whether they are fresh, and tells all that all are. Where some do not answer or have a log,
-/// those that were told so before go on, if they are a majority.
-async fn may_form(engine: &Arc<Engine>, members: &[InitialMember]) -> Result<(), String> {
-    let others = || members.iter().filter(|member| member.id != engine.identity.node);
-    let ask_all = || join_all(others().map(|member| ask_whether_fresh(engine, member)));
-    let first = ask_all().await;
-    let founded = first.iter().filter(|one| **one == Ok(Uuid::nil())).count();
-    if engine.trust.settled() && (founded + 1) * 2 > members.len() {
+/// Finds that all members were fresh at one time, or was told so; and tells the others, until a majority knows.
+async fn may_form(engine: &Arc<Engine>) -> Result<(), String> {
+    if !engine.trust.settled() {
+        let lives = all_fresh(engine).await?;
+        let noted = engine.found(&lives);
+        noted.map_err(|error| format!("it cannot be noted that no member has a log: {error}"))?;
+    }
+    let Some(lives) = engine.trust.lives() else {
+        return Err("this node had a log once, or joined another way: it waits for a leader".to_owned());
+    };
+    let others = others(engine);
+    let told = join_all(others.iter().map(|member| tell_founded(engine, member, &lives))).await;
+    let known = 1 + told.iter().filter(|told| **told == Ok(Told::Knows)).count();
+    if known * 2 > engine.founders.len() {
         return Ok(());
     }
-    let lives = first.into_iter().collect::<Result<Vec<Uuid>, String>>()?;
+    told.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Err("a majority began anew meanwhile: this node waits for a leader".to_owned())
+}
+
+/// The lives in which no initial member has a log.
+async fn all_fresh(engine: &Arc<Engine>) -> Result<Lives, String> {
+    let members = others(engine);
+    let ask_all = || join_all(members.iter().map(|member| ask_whether_fresh(engine, member)));
+    let mut rounds = Vec::new();
     // Each had no log when it was asked. That all had none at one time is known when each says so again: between the two
     // rounds nobody can have had one, in the life that it names.
-    let again = ask_all()
-        .await
-        .into_iter()
-        .collect::<Result<Vec<Uuid>, String>>()?;
-    if again != lives {
+    for _ in 0..2 {
+        rounds.push(
+            ask_all()
+                .await
+                .into_iter()
+                .collect::<Result<Vec<Uuid>, String>>()?,
+        );
+    }
+    if rounds[0] != rounds[1] {
         return Err("a member began anew meanwhile".to_owned());
     }
-    let told = join_all(
-        others()
-            .zip(lives)
-            .map(|(member, life)| tell_founded(engine, member, life)),
-    )
-    .await;
-    told.into_iter().collect::<Result<(), String>>()?;
-    match engine.found(engine.trust.life()) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!(
-            "{} cannot be deleted: {error}",
-            engine.trust.note().display()
-        )),
+    let lives = rounds.swap_remove(0);
+    let own = [(engine.identity.node, engine.trust.life())];
+    Ok(members
+        .iter()
+        .map(|member| member.id)
+        .zip(lives)
+        .chain(own)
+        .collect())
+}
+
+/// Tells those that are still members and may not know that no member had a log; whether all know now.
+async fn pass_on(engine: &Arc<Engine>) -> bool {
+    let Some(lives) = engine.trust.lives() else {
+        return true;
+    };
+    let voters = engine.voters();
+    let here = |member: &InitialMember| voters.is_empty() || voters.contains(&member.id.0);
+    let others: Vec<InitialMember> = others(engine).into_iter().filter(here).collect();
+    let told = join_all(others.iter().map(|member| tell_founded(engine, member, &lives))).await;
+    if !told.iter().all(Result::is_ok) {
+        return false;
     }
+    if let Err(error) = engine.trust.all_told() {
+        tracing::warn!(%error, "the lives of the initial members cannot be forgotten");
+    }
+    true
+}
+
+/// The other initial members.
+fn others(engine: &Engine) -> Vec<InitialMember> {
+    let others = engine
+        .founders
+        .iter()
+        .filter(|member| member.id != engine.identity.node);
+    others.cloned().collect()
 }
 
 /// The life in which a member has no log; nil where it was founded before.
@@ -102,14 +154,23 @@ async fn ask_whether_fresh(engine: &Arc<Engine>, member: &InitialMember) -> Resu
     }
 }
 
-async fn tell_founded(engine: &Arc<Engine>, member: &InitialMember, life: Uuid) -> Result<(), String> {
+/// What came of telling a member that none had a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Knows,
+    /// It began anew since: a leader has to catch it up.
+    OtherLife,
+}
+
+async fn tell_founded(engine: &Arc<Engine>, member: &InitialMember, lives: &Lives) -> Result<Told, String> {
     let request = FoundRequest::Founded {
         cluster: engine.cluster_id(),
         member: member.id,
-        life,
+        lives: lives.clone(),
     };
     match ask(engine, member, &request).await? {
-        FoundAnswer::Founded => Ok(()),
+        FoundAnswer::Founded => Ok(Told::Knows),
+        FoundAnswer::OtherLife => Ok(Told::OtherLife),
         answer => Err(unlike(member, &answer)),
     }
 }
@@ -156,8 +217,9 @@ fn peer_node(member: &InitialMember) -> PeerNode {
     }
 }
 
-async fn form(engine: &Arc<Engine>, members: &[InitialMember]) {
-    let members: BTreeMap<u64, PeerNode> = members
+async fn form(engine: &Engine) {
+    let members: BTreeMap<u64, PeerNode> = engine
+        .founders
         .iter()
         .map(|member| (member.id.0, peer_node(member)))
         .collect();
@@ -167,6 +229,14 @@ async fn form(engine: &Arc<Engine>, members: &[InitialMember]) {
 }
 
 impl Engine {
+    /// Has the first entry before this node votes.
+    pub(crate) async fn form_before_voting(&self) {
+        let founds = !self.founders.is_empty() && self.trust.settled();
+        if founds && matches!(self.raft.is_initialized().await, Ok(false)) {
+            form(self).await;
+        }
+    }
+
     /// Answers another initial member that wants to form the cluster.
     pub(crate) async fn answer_founder(&self, request: FoundRequest) -> FoundAnswer {
         let (FoundRequest::Fresh { cluster, member } | FoundRequest::Founded { cluster, member, .. }) =
@@ -191,7 +261,7 @@ impl Engine {
                 Ok(true) => FoundAnswer::HasLog,
                 Err(error) => FoundAnswer::Failed(error.to_string()),
             },
-            FoundRequest::Founded { life, .. } => match self.found(life) {
+            FoundRequest::Founded { lives, .. } => match self.found(&lives) {
                 Ok(true) => FoundAnswer::Founded,
                 Ok(false) => FoundAnswer::OtherLife,
                 Err(error) => FoundAnswer::Failed(error.to_string()),

@@ -252,6 +252,7 @@ impl Node {
             limits: config.limits,
             trust,
             standing,
+            founders: config.initial_members.clone(),
         });
         tracing::info!(
             node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,
@@ -269,7 +270,7 @@ impl Node {
         tasks.spawn(engine.clone().watch_standing());
         tasks.spawn(engine.clone().keep_history());
         tasks.spawn(engine.clone().keep_retention());
-        form_or_join(&engine, &config).await?;
+        form_or_join(&engine).await?;
         Ok(Node {
             engine,
             peer_address,

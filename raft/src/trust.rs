@@ -3,12 +3,13 @@
 use crate::files::Files;
 use crate::runtime::new_uuid;
 use crate::types::{LogId, Vote};
-use onward_statemachine::Revision;
+use onward_statemachine::{NodeId, Revision};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// What a node that begins without a log may not do: vote. It may once one of two things is known:
@@ -17,31 +18,45 @@ use uuid::Uuid;
 ///
 /// A file in the data directory remembers that neither is known yet, and names this life of the directory: a member
 /// that is wiped begins another. A node that starts with a log has nothing to prove: the durable watermark saw to that.
+/// Another file keeps the lives of all members in which none had a log, until all of them know it.
 pub(crate) struct Trust {
     /// The revision to be applied first; [`Trust::UNKNOWN`] until a leader told, 0 where there is nothing to wait for.
     target: AtomicU64,
     life: Uuid,
+    lives: Mutex<Option<Lives>>,
     files: Arc<dyn Files>,
-    note: PathBuf,
+    dir: PathBuf,
 }
+
+/// The life of each initial member; nil for one that needs not be told any more.
+pub(crate) type Lives = BTreeMap<NodeId, Uuid>;
 
 impl Trust {
     const UNKNOWN: u64 = u64::MAX;
 
     const NOTE: &str = "catching-up";
+    const LIVES: &str = "founded";
 
     /// Reads whether the node in `dir` may vote.
     pub(crate) fn of(files: Arc<dyn Files>, dir: &Path) -> io::Result<Self> {
-        let note = dir.join(Self::NOTE);
         let life = files
-            .read_text(&note)?
+            .read_text(&dir.join(Self::NOTE))?
             .map(|text| Uuid::parse_str(text.trim()).unwrap_or_else(|_| new_uuid()));
-        Ok(Trust {
+        let trust = Trust {
             target: AtomicU64::new(if life.is_some() { Self::UNKNOWN } else { 0 }),
             life: life.unwrap_or_default(),
+            lives: Mutex::new(read_lives(&*files, &dir.join(Self::LIVES))?),
             files,
-            note,
-        })
+            dir: dir.to_owned(),
+        };
+        // The process ended between writing the one and deleting the other.
+        let told = trust
+            .lives()
+            .is_some_and(|lives| lives.values().any(|told| *told == trust.life));
+        if told && !trust.settled() {
+            trust.forget()?;
+        }
+        Ok(trust)
     }
 
     /// Notes, before anything else is written, that the node in `dir` begins without a log.
@@ -56,16 +71,38 @@ impl Trust {
         self.life
     }
 
-    /// No initial member had a log in the life that each of them named: in `life`, this one. Says whether it is.
-    pub(crate) fn found(&self, life: Uuid) -> io::Result<bool> {
+    /// No initial member had a log in the life that each of them named; this one is `me`. Says whether its life is that one.
+    pub(crate) fn found(&self, me: NodeId, lives: &Lives) -> io::Result<bool> {
         if self.settled() {
             return Ok(true);
         }
-        if life != self.life {
+        if lives.get(&me) != Some(&self.life) {
             return Ok(false);
         }
+        let text: String = lives
+            .iter()
+            .map(|(id, life)| format!("{id} = {life}\n"))
+            .collect();
+        self.files.replace(&self.dir.join(Self::LIVES), text.as_bytes())?;
+        *self.lock() = Some(lives.clone());
         self.forget()?;
         Ok(true)
+    }
+
+    /// The lives in which no initial member had a log, as long as some member may not know it.
+    pub(crate) fn lives(&self) -> Option<Lives> {
+        self.lock().clone()
+    }
+
+    /// All members know.
+    pub(crate) fn all_told(&self) -> io::Result<()> {
+        self.delete(Self::LIVES)?;
+        *self.lock() = None;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Lives>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the note once the node has caught up.
@@ -74,25 +111,26 @@ impl Trust {
             return;
         }
         if let Err(error) = self.forget() {
-            tracing::warn!(path = %self.note.display(), %error, "the note cannot be deleted");
+            tracing::warn!(path = %self.note().display(), %error, "the note cannot be deleted");
         }
     }
 
     fn forget(&self) -> io::Result<()> {
-        match self.files.remove_file(&self.note) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if let Some(dir) = self.note.parent() {
-            self.files.sync_dir(dir)?;
-        }
+        self.delete(Self::NOTE)?;
         self.target.store(0, Relaxed);
         Ok(())
     }
 
+    fn delete(&self, name: &str) -> io::Result<()> {
+        match self.files.remove_file(&self.dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.files.sync_dir(&self.dir),
+        }
+    }
+
     /// The file that remembers that the node may not vote.
-    pub(crate) fn note(&self) -> &Path {
-        &self.note
+    pub(crate) fn note(&self) -> PathBuf {
+        self.dir.join(Self::NOTE)
     }
 
     /// Whether there is nothing to wait for.
@@ -114,6 +152,24 @@ impl Trust {
     pub(crate) fn may_vote(&self, applied: Revision) -> bool {
         applied.0 >= self.target.load(Relaxed)
     }
+}
+
+fn read_lives(files: &dyn Files, path: &Path) -> io::Result<Option<Lives>> {
+    let Some(text) = files.read_text(path)? else {
+        return Ok(None);
+    };
+    let read = |line: &str| {
+        let (id, life) = line.split_once(" = ")?;
+        Some((NodeId(id.parse().ok()?), life.parse().ok()?))
+    };
+    let damaged = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("`{}` is damaged", Trust::LIVES),
+        )
+    };
+    let lives: Option<Lives> = text.lines().map(read).collect();
+    lives.map(Some).ok_or_else(damaged)
 }
 
 #[cfg(test)]
@@ -162,10 +218,22 @@ mod tests {
         // Wiped meanwhile: another life, which may have forgotten what the first acknowledged.
         Trust::begin(&Disk, dir.path()).expect("notes");
         let trust = of(dir.path());
-        assert!(!trust.found(asked).expect("reads"));
+        let lives = |life| Lives::from([(NodeId(1), life), (NodeId(2), Uuid::from_u128(2))]);
+        assert!(!trust.found(NodeId(1), &lives(asked)).expect("reads"));
         assert!(!trust.may_vote(Revision(0)));
-        assert!(trust.found(trust.life()).expect("deletes"));
+        assert_eq!(trust.lives(), None);
+        let life = trust.life();
+        assert!(trust.found(NodeId(1), &lives(life)).expect("deletes"));
         assert!(trust.may_vote(Revision(0)));
         assert!(of(dir.path()).settled(), "for good");
+        // It passes on what it was told, after a restart too, until all know.
+        assert_eq!(of(dir.path()).lives(), Some(lives(life)));
+        // A process that ended before it could vote goes on from there.
+        std::fs::write(dir.path().join(Trust::NOTE), format!("{life}\n")).expect("writes");
+        let trust = of(dir.path());
+        assert!(trust.settled());
+        trust.all_told().expect("deletes");
+        assert_eq!(trust.lives(), None);
+        assert_eq!(of(dir.path()).lives(), None);
     }
 }

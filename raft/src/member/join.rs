@@ -248,7 +248,7 @@ async fn ask_member(
 }
 
 /// Forms the cluster or goes on joining it, in the background.
-pub(crate) async fn form_or_join(engine: &Arc<Engine>, config: &Config) -> Result<(), StartError> {
+pub(crate) async fn form_or_join(engine: &Arc<Engine>) -> Result<(), StartError> {
     if let Some(joining) = engine.standing.joining.clone() {
         let token = engine.token().clone();
         let asking = ask_for_vote(engine.clone(), joining);
@@ -257,24 +257,18 @@ pub(crate) async fn form_or_join(engine: &Arc<Engine>, config: &Config) -> Resul
             .spawn(async move { token.run_until_cancelled_owned(asking).await });
         return Ok(());
     }
-    let failed = |error: &dyn std::fmt::Display| StartError::Engine(error.to_string());
-    if engine
-        .raft
-        .is_initialized()
-        .await
-        .map_err(|error| failed(&error))?
-    {
-        return Ok(());
-    }
-    let me = engine.identity.node;
-    if config.initial_members.iter().any(|member| member.id == me) {
-        let founding = found::found(engine.clone(), config.initial_members.clone());
+    if !engine.founders.is_empty() {
         let token = engine.token().clone();
+        let founding = found::found(engine.clone());
         engine
             .tasks()
             .spawn(async move { token.run_until_cancelled_owned(founding).await });
-    } else {
-        tracing::warn!(node = %me, "this node has no log, is not an initial member and joins nobody: it waits to be added");
+        return Ok(());
+    }
+    let initialized = engine.raft.is_initialized().await;
+    if !initialized.map_err(|error| StartError::Engine(error.to_string()))? {
+        let node = engine.identity.node;
+        tracing::warn!(%node, "this node has no log, is not an initial member and joins nobody: it waits to be added");
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::identity::Identity;
 use crate::peer::wire::{MemberAnswer, MemberRequest};
 use crate::runtime::watch;
 use futures::future::join_all;
+use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::{NodeId, Revision};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,11 @@ impl Standing {
             files,
             removal: watch::Sender::default(),
         })
+    }
+
+    /// Whether the node joins, and does not vote yet.
+    pub(crate) fn joins(&self) -> bool {
+        self.joining.is_some()
     }
 
     /// Forgets how the node joined: it votes.
@@ -89,6 +95,9 @@ impl Engine {
 
     /// Asks whether this node still belongs, whenever it hears of no leader, until it does not.
     pub(crate) async fn watch_standing(self: Arc<Self>) {
+        if mutant::on(Mutant::RemovedStays) {
+            return;
+        }
         let waits = || tokio::time::sleep(ASK_INTERVAL);
         while self.token().run_until_cancelled(waits()).await.is_some() {
             let silent = !self.leads() && self.age_ms() > 2 * self.timings.election_max_ms;

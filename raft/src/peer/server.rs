@@ -257,11 +257,11 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
             Ok(engine.hear_report(from, report))
         }
         kind::VOTE => {
-            let request = votable(&engine, &frame)?;
+            let request = votable(&engine, &frame).await?;
             Ok(codec::encode(&raft.vote(request).await.map_err(text)?))
         }
         kind::PRE_VOTE => {
-            let request = votable(&engine, &frame)?;
+            let request = votable(&engine, &frame).await?;
             Ok(codec::encode(&raft.pre_vote(request).await.map_err(text)?))
         }
         kind::TRANSFER if !engine.trust.settled() => Err(NOT_CAUGHT_UP.to_owned()),
@@ -277,10 +277,11 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
 }
 
 /// A request for a vote, unless this node may not vote yet.
-fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, String> {
+async fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, String> {
     let request: VoteRequest<TypeConfig> = wire::decode(&frame.body).map_err(|error| error.to_string())?;
     let applied = engine.state().applied();
     if engine.trust.may_vote(applied) {
+        engine.form_before_voting().await;
         return Ok(request);
     }
     let note = engine.trust.note().display().to_string();

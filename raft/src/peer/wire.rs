@@ -4,6 +4,7 @@ use super::frame;
 use crate::log::record;
 use crate::member::Reservation;
 use crate::state::snapshot::Manifest;
+use crate::trust::Lives;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::{Buf, Bytes};
 use onward_statemachine::codec::{self, DecodeError};
@@ -151,11 +152,11 @@ pub(crate) enum MemberAnswer {
 pub(crate) enum FoundRequest {
     /// Has this member no log yet?
     Fresh { cluster: Uuid, member: NodeId },
-    /// No initial member has: this one said so in this life.
+    /// No initial member had, at one time: each said so in the life that is named.
     Founded {
         cluster: Uuid,
         member: NodeId,
-        life: Uuid,
+        lives: Lives,
     },
 }
 
