@@ -101,6 +101,7 @@ pub const HUNTS: &[Hunt] = &[
     simulate(Mutant::StateBitFlip, &["state-hash"]),
     run(Mutant::BackupTorn, "backup", &[], &["backup"]),
     run(Mutant::PastOffByOne, "register", &[], &["past", "log-index"]),
+    run(Mutant::RemovedStays, "register", &["member"], &["removal"]),
 ];
 
 /// Seeds that the simulator is given at a time.

@@ -37,11 +37,13 @@ pub enum Mutant {
     BackupTorn,
     /// An earlier state lacks what happened in its last revision.
     PastOffByOne,
+    /// A member that was let go of does not ask whether it still belongs.
+    RemovedStays,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 13] = [
+    pub const ALL: [Mutant; 14] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -55,6 +57,7 @@ impl Mutant {
         Mutant::StateBitFlip,
         Mutant::BackupTorn,
         Mutant::PastOffByOne,
+        Mutant::RemovedStays,
     ];
 
     /// Its name on command lines and in tables.
@@ -73,6 +76,7 @@ impl Mutant {
             Mutant::StateBitFlip => "state-bit-flip",
             Mutant::BackupTorn => "backup-torn",
             Mutant::PastOffByOne => "past-off-by-one",
+            Mutant::RemovedStays => "removed-stays",
         }
     }
 

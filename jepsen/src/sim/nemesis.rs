@@ -332,8 +332,34 @@ impl Nemesis {
         gone.machine.wipe();
         gone.retire();
         let seat = self.site.replacement(ports.id, member);
-        self.start_later(seat);
+        self.join_later(seat);
         self.replaced = true;
         true
+    }
+
+    /// Starts a node that joins, after a while; and may kill it on its way and start it again, soon enough that what its
+    /// dead process asked is still under way.
+    fn join_later(&mut self, seat: Arc<Seat>) {
+        let (site, after) = (self.site.clone(), self.while_());
+        let killed = self.rng.random_bool(0.5).then(|| {
+            let ms = |rng: &mut ChaCha8Rng, max| Duration::from_millis(rng.random_range(0..=max));
+            (ms(&mut self.rng, 400), ms(&mut self.rng, 60))
+        });
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            site.start(&seat);
+            if let Some((begun, down)) = killed {
+                tokio::time::sleep(begun).await;
+                site.fault(
+                    Kind::Replace.name(),
+                    Edge::Moment,
+                    "killed as it joins".to_owned(),
+                    vec![seat.machine.id()],
+                );
+                seat.machine.kill();
+                tokio::time::sleep(down).await;
+                site.start(&seat);
+            }
+        });
     }
 }
