@@ -225,8 +225,8 @@ impl Default for Peer {
         Peer {
             listen: loopback(7401),
             advertise: None,
-            heartbeat_ms: 100,
-            election_ms: 300,
+            heartbeat_ms: 80,
+            election_ms: 250,
             snapshot_entries: 200_000,
             snapshot_keep_entries: 10_000,
             proposals_max: 8192,

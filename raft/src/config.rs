@@ -79,7 +79,8 @@ pub struct Join {
 /// Heartbeats and elections.
 ///
 /// A follower stands for election `election_max_ms + (election_min_ms..election_max_ms)` after it last heard from a
-/// leader, so a failover takes about 2.5 to 3 times `election_min_ms`.
+/// leader: by the defaults nobody disturbs a leader that is silent for less than 750 ms, and the first of two followers
+/// stands after 830 ms in the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
     /// Between two heartbeats of a leader.
@@ -93,9 +94,9 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Timings {
-            heartbeat_ms: 100,
-            election_min_ms: 300,
-            election_max_ms: 600,
+            heartbeat_ms: 80,
+            election_min_ms: 250,
+            election_max_ms: 500,
         }
     }
 }
