@@ -41,6 +41,8 @@ const APP_GRACE: Duration = Duration::from_secs(5);
 const BASE_PORT: u16 = 7400;
 /// Where `--base-port 0` looks.
 const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// So many belong together: four for each of seven nodes, the one that is held, and some that others may have.
+const PORTS_EACH: u16 = 50;
 
 #[derive(Debug, Serialize)]
 struct Announcement<'a> {
@@ -87,7 +89,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 }
 
 async fn run_in(dir: &Path, flags: &Flags, signals: &mut crate::Signals) -> anyhow::Result<()> {
-    let nodes = match resume(dir)? {
+    let (nodes, _held) = match resume(dir)? {
         nodes if nodes.is_empty() => lay_out(dir, flags)?,
         nodes => {
             if let Some(wanted) = flags.nodes {
@@ -103,7 +105,8 @@ async fn run_in(dir: &Path, flags: &Flags, signals: &mut crate::Signals) -> anyh
                 "--base-port: the cluster in {} keeps its ports; leave the flag out to resume it",
                 dir.display()
             );
-            nodes
+            let held = Ports::claim_again(nodes[0].config.http.listen.port());
+            (nodes, held)
         }
     };
     let mut children = Vec::new();
@@ -211,17 +214,17 @@ fn resume(dir: &Path) -> anyhow::Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// Writes the configuration of each node of a new cluster.
-fn lay_out(dir: &Path, flags: &Flags) -> anyhow::Result<Vec<Node>> {
+/// Writes the configuration of each node of a new cluster; with where their ports are from, if they are drawn.
+fn lay_out(dir: &Path, flags: &Flags) -> anyhow::Result<(Vec<Node>, Option<Ports>)> {
     let count = flags.nodes.unwrap_or(1);
     let base = flags.base_port.unwrap_or(BASE_PORT);
-    let mut taken = Vec::new();
+    let mut ports = (base == 0).then(Ports::claim).transpose()?;
     let mut configs = Vec::new();
     for id in 1..=count {
         let offset = u16::try_from(100 * (id - 1)).expect("at most 7 nodes");
-        let mut port = |plus: u16| match base {
-            0 => free_port(&mut taken),
-            base => base
+        let mut port = |plus: u16| match &mut ports {
+            Some(ports) => ports.next(),
+            None => base
                 .checked_add(offset + plus)
                 .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .with_context(|| format!("--base-port {base}: node {id} would need a port past 65535")),
@@ -257,26 +260,53 @@ fn lay_out(dir: &Path, flags: &Flags) -> anyhow::Result<Vec<Node>> {
             .with_context(|| format!("cannot write {}", file.display()))?;
         nodes.push(Node { id, dir, config });
     }
-    Ok(nodes)
+    Ok((nodes, ports))
 }
 
-/// A port that is free for TCP and UDP now, drawn from below those that Linux gives to outgoing connections, one of which
-/// might otherwise take it before its node does. The sockets stay open until all ports are chosen, so that no two are
-/// alike.
-fn free_port(taken: &mut Vec<(TcpListener, UdpSocket)>) -> anyhow::Result<SocketAddr> {
-    for _ in 0..1000 {
-        let drawn = (uuid::Uuid::new_v4().as_u128() % FREE_PORTS.len() as u128) as u16;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FREE_PORTS.start + drawn));
-        if let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
-            taken.push((tcp, udp));
-            return Ok(address);
+/// A run of ports of loopback that no other `onward dev` uses, below those that Linux gives to outgoing connections. The
+/// first of them is bound for as long as this is held, so that they stay this cluster's while a node of it is down.
+struct Ports {
+    _claim: TcpListener,
+    rest: std::ops::Range<u16>,
+}
+
+impl Ports {
+    fn claim() -> anyhow::Result<Self> {
+        let runs = (FREE_PORTS.len() / usize::from(PORTS_EACH)) as u128;
+        for _ in 0..1000 {
+            let drawn = (uuid::Uuid::new_v4().as_u128() % runs) as u16;
+            if let Some(ports) = Ports::claim_run(drawn) {
+                return Ok(ports);
+            }
         }
+        bail!("--base-port 0: every run of {PORTS_EACH} ports from {FREE_PORTS:?} is in use")
     }
-    bail!(
-        "no port on loopback from {} to {} is free for both TCP and UDP",
-        FREE_PORTS.start,
-        FREE_PORTS.end
-    )
+
+    /// The run that a cluster was given when it was laid out; `None` where its ports were chosen, or others have them now.
+    fn claim_again(port: u16) -> Option<Self> {
+        let drawn = FREE_PORTS.contains(&port).then(|| port - FREE_PORTS.start)?;
+        Ports::claim_run(drawn / PORTS_EACH)
+    }
+
+    fn claim_run(number: u16) -> Option<Self> {
+        let first = FREE_PORTS.start + number * PORTS_EACH;
+        let claim = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).ok()?;
+        Some(Ports {
+            _claim: claim,
+            rest: first + 1..first + PORTS_EACH,
+        })
+    }
+
+    /// The next one that is free for TCP and UDP.
+    fn next(&mut self) -> anyhow::Result<SocketAddr> {
+        let mut addresses = self
+            .rest
+            .by_ref()
+            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let free =
+            addresses.find(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok());
+        free.context("--base-port 0: other programs use too many ports; try again, or choose one")
+    }
 }
 
 fn spawn(node: &Node) -> anyhow::Result<Child> {

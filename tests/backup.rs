@@ -3,7 +3,7 @@
 mod broken;
 
 use crate::deployments;
-use crate::support::{Cluster, ONWARD, Process, eventually};
+use crate::support::{Cluster, ONWARD, Process, eventually, free_ports};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -74,22 +74,10 @@ struct Restored {
     _dir: tempfile::TempDir,
 }
 
-/// Ports of members that are started by hand: where `onward dev` does not look, and below those of connections.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let mut listeners = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        *port = listener.local_addr().expect("an address").port();
-        listeners.push(listener);
-    }
-    ports
-}
-
 /// Starts a node in `dir` and waits until it is ready; answers with its HTTP URL, and the addresses of its
 /// peers and its ingress.
 fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, [String; 3]) {
-    let [http, peer, dns, ingress] = free_ports().map(|port: u16| format!("127.0.0.1:{port}"));
+    let [http, peer, dns, ingress] = free_ports().map(|address| address.to_string());
     let log = std::fs::File::options()
         .append(true)
         .create(true)

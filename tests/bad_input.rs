@@ -1,24 +1,17 @@
 //! What a node says to nonsense: which field, which rule, what to do; and that nothing of it is half done.
 
-use crate::support::{Cluster, ONWARD};
+use crate::support::{Cluster, ONWARD, free_ports};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A configuration of a node of its own, on ports that were free a moment ago.
+/// A configuration of a node of its own, on ports that are free.
 fn configuration(dir: &Path, node: u64, extra: &str) -> String {
-    let sockets: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let port = |at: usize| sockets[at].local_addr().expect("an address");
+    let [http, peer, dns, ingress] = free_ports();
     format!(
-        "node_id = {node}\ndata_dir = '{}'\n{extra}\n[http]\nlisten = '{}'\n[peer]\nlisten = '{}'\n[dns]\nlisten = \
-         '{}'\n[ingress]\nlisten = '{}'\n",
+        "node_id = {node}\ndata_dir = '{}'\n{extra}\n[http]\nlisten = '{http}'\n[peer]\nlisten = '{peer}'\n[dns]\n\
+         listen = '{dns}'\n[ingress]\nlisten = '{ingress}'\n",
         dir.join("data").display(),
-        port(0),
-        port(1),
-        port(2),
-        port(3)
     )
 }
 

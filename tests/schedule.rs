@@ -1,6 +1,6 @@
 //! Scheduled backups on real processes: to a directory, and to a server of the S3 protocol.
 
-use crate::support::{Cluster, ONWARD, eventually, signal};
+use crate::support::{Cluster, ONWARD, eventually, free_ports, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -165,13 +165,18 @@ impl S3 {
             String::from_utf8_lossy(&python.stderr)
         );
         let python = String::from_utf8(python.stdout).expect("UTF-8");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let [address] = free_ports();
         let log = dir.join("s3.log");
         let file = std::fs::File::create(&log).expect("a log");
         let child = Command::new(python.trim())
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .args([
+                "-m",
+                "moto.server",
+                "-H",
+                "127.0.0.1",
+                "-p",
+                &address.port().to_string(),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -180,7 +185,7 @@ impl S3 {
         let server = S3 {
             child,
             log,
-            endpoint: format!("http://127.0.0.1:{port}"),
+            endpoint: format!("http://{address}"),
             http: reqwest::blocking::Client::new(),
         };
         eventually("the S3 server takes a bucket", || {

@@ -158,7 +158,7 @@ struct Matrix {
     /// Three runs of 30 s
     #[arg(long, required_unless_present = "nightly")]
     smoke: bool,
-    /// Every workload under seven compositions of faults, 60 s each
+    /// Every workload under nine compositions of faults, 60 s each
     #[arg(long, conflicts_with = "smoke")]
     nightly: bool,
     #[command(flatten)]

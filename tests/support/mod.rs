@@ -6,6 +6,7 @@ pub mod newcomer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -359,6 +360,26 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Where tests look for ports of their own: neither `onward dev` does, nor are they given to outgoing connections.
+const FREE_PORTS: std::ops::Range<u16> = 12_000..16_000;
+
+/// Addresses of loopback that are free for TCP and UDP now, no two alike.
+pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
+    let mut taken: Vec<(TcpListener, UdpSocket)> = Vec::new();
+    [(); N].map(|()| {
+        let mut drawn = (0..1000).map(|_| {
+            let drawn = (uuid::Uuid::new_v4().as_u128() % FREE_PORTS.len() as u128) as u16;
+            SocketAddr::from((Ipv4Addr::LOCALHOST, FREE_PORTS.start + drawn))
+        });
+        let free = drawn.find_map(|address| {
+            let sockets = (TcpListener::bind(address).ok()?, UdpSocket::bind(address).ok()?);
+            taken.push(sockets);
+            Some(address)
+        });
+        free.expect("a port that is free for both TCP and UDP")
+    })
 }
 
 pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {

@@ -1,24 +1,19 @@
 //! Nodes beside those that `onward dev` started: with a configuration, and not started yet.
 
-use super::{Cluster, Node};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-
-/// Below the ports of outgoing connections.
-const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+use super::{Cluster, Node, free_ports};
 
 impl Cluster {
     /// A place for one more node, in the cluster's directory. Its id is given by the cluster: `id` is only a name here.
     pub fn newcomer(&self, id: u64) -> Node {
-        let mut taken = Vec::new();
-        let mut port = || free_port(&mut taken).to_string();
+        let [http, peer, dns, ingress] = free_ports();
         let dir = self.dir.path().join(format!("newcomer{id}"));
         let node = Node {
             id,
             pid: 0,
-            http: format!("http://{}", port()),
-            peer: port(),
-            dns: port(),
-            ingress: port(),
+            http: format!("http://{http}"),
+            peer: peer.to_string(),
+            dns: dns.to_string(),
+            ingress: ingress.to_string(),
             dir,
         };
         std::fs::create_dir_all(&node.dir).expect("a directory");
@@ -34,16 +29,4 @@ impl Cluster {
         std::fs::write(node.dir.join("onward.toml"), config).expect("a configuration");
         node
     }
-}
-
-fn free_port(taken: &mut Vec<(TcpListener, UdpSocket)>) -> SocketAddr {
-    (0..1000)
-        .find_map(|_| {
-            let drawn = (uuid::Uuid::new_v4().as_u128() % FREE_PORTS.len() as u128) as u16;
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FREE_PORTS.start + drawn));
-            let (tcp, udp) = (TcpListener::bind(address).ok()?, UdpSocket::bind(address).ok()?);
-            taken.push((tcp, udp));
-            Some(address)
-        })
-        .expect("a port that is free for both TCP and UDP")
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Where free ports of loopback are looked for.
-const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+const FREE_PORTS: std::ops::Range<u16> = 16_000..20_000;
 
 /// How nodes are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
