@@ -15,6 +15,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+// Most of what a write allocates is freed by another thread; glibc's allocator took a seventh of a write's CPU.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One replicated control plane for a data center: machines, services, objects and deployments in one Raft log.
 #[derive(Debug, Parser)]
 #[command(name = "onward", version, propagate_version = true, max_term_width = 110, after_help = onward_cli::EXIT_CODES)]

@@ -7,12 +7,16 @@
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 
 /// The version that [`encode`] writes. Bump it when the encoding itself changes, never when a type grows.
 pub const VERSION: u8 = 1;
 
 /// The most that one decode may allocate, in bytes.
 pub const DECODE_BYTES_MAX: usize = 64 << 20;
+
+/// What a thread keeps of what its largest value took.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
@@ -48,9 +52,16 @@ pub enum DecodeError {
 /// # Panics
 /// Never for the types of this crate: they hold nothing that serde refuses, and no limit applies to writing.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+    // Grown once and kept: a value takes one allocation of its size, not one for each doubling on the way there.
+    thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+    let mut scratch = SCRATCH.take();
+    scratch.push(VERSION);
+    bincode::serde::encode_into_std_write(value, &mut scratch, bincode::config::standard())
         .expect("writing a plain value into a Vec cannot fail");
+    let bytes = scratch.as_slice().to_vec();
+    scratch.clear();
+    scratch.shrink_to(SCRATCH_BYTES_MAX);
+    SCRATCH.set(scratch);
     bytes
 }
 

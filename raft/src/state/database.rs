@@ -33,6 +33,8 @@ const HASH: &[u8] = b"hash";
 const BLOB_BYTES_MIN: u64 = 4 << 10;
 /// Files in which half of so many rows in a row are deletions, or of all, are compacted early.
 const DELETIONS_WINDOW: usize = 4096;
+/// How much of a memtable its filter takes.
+const MEMTABLE_FILTER_SHARE: f64 = 0.02;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 /// Of a copy that is read once, from end to end.
 const FROZEN_CACHE_BYTES: usize = 8 << 20;
@@ -199,6 +201,12 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_max_write_buffer_number(4);
     // Where much was deleted, the room comes back without anybody asking for it.
     options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_WINDOW / 2, 0.5);
+    if name == ROWS || name == REPLIES {
+        // Most looks are for what is not there: the row of a new key, the reply to a new command. A filter in front of
+        // each memtable answers them without a search.
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_SHARE);
+    }
     if name == OBJECT_BYTES {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
