@@ -4,7 +4,7 @@
 //! commits on the condition that no list that it touched was changed since. Those that only read are snapshot reads.
 
 use super::rounds::Rounds;
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::append::{self as checker, Mop, Txn};
 use crate::client::{Answer, Client, Level};
 use crate::history::{Call, Outcome};
@@ -76,10 +76,6 @@ impl Workload for Append {
 
     fn kinds(&self) -> &'static [&'static str] {
         &["txn", "read"]
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

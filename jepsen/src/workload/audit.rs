@@ -2,7 +2,7 @@
 //! with who demanded it; nothing else is there.
 
 use super::judging::{Judgement, by_command};
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::client::{Answer, Client};
 use crate::history::Outcome;
 use crate::verdict::Verdict;
@@ -48,10 +48,6 @@ impl Workload for Audit {
 
     fn final_reads(&self) -> &'static [&'static str] {
         &["/v1/machines", "/v1/services", "/v1/objects", "/v1/apps"]
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

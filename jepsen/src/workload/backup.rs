@@ -1,7 +1,7 @@
 //! Backups taken under load and faults: each is the state as it was at its revision.
 
 use super::judging::{Judgement, events};
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::client::{Answer, Client, Level};
 use crate::final_state::Entry;
 use crate::history::Outcome;
@@ -66,10 +66,8 @@ impl Workload for Backup {
     }
 
     fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        if let Err(error) = std::fs::create_dir_all(&self.dir) {
-            return Box::pin(std::future::ready(Err(error.into())));
-        }
-        no_setup()
+        let made = std::fs::create_dir_all(&self.dir).map_err(Into::into);
+        Box::pin(std::future::ready(made))
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

@@ -2,7 +2,7 @@
 //! leader meanwhile. It is done once, and answered alike.
 
 use super::judging::Judgement;
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::idempotency::{self as checker, Attempt};
 use crate::client::{Answer, Client};
 use crate::final_state::PAIRS;
@@ -57,10 +57,6 @@ impl Workload for Idempotency {
 
     fn operations_per_second(&self) -> f64 {
         60.0
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

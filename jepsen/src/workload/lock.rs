@@ -116,11 +116,7 @@ impl Script for Holding {
             holder: self.client,
             token,
         });
-        if f == "read" {
-            Demand::read(f, value)
-        } else {
-            Demand::write(f, value)
-        }
+        Demand::of(f, value, f != "read")
     }
 
     fn invoke<'a>(

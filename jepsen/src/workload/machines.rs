@@ -141,11 +141,7 @@ impl Script for Inventory {
             }
             _ => {}
         }
-        if f == "read" {
-            Demand::read(f, json!(asked))
-        } else {
-            Demand::write(f, json!(asked))
-        }
+        Demand::of(f, json!(asked), f != "read")
     }
 
     fn invoke<'a>(

@@ -51,6 +51,11 @@ impl Demand {
         }
     }
 
+    /// One that changes something if it `writes`.
+    fn of(f: &'static str, value: Value, writes: bool) -> Self {
+        Demand { f, value, writes }
+    }
+
     /// A demand that changes something.
     pub fn write(f: &'static str, value: Value) -> Self {
         Demand {
@@ -129,8 +134,10 @@ pub trait Workload: Send + Sync {
         &[]
     }
 
-    /// Writes what clients need beforehand; tried again until it succeeds, so it must bear that.
-    fn setup<'a>(&'a self, client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Writes what clients need beforehand, if anything; tried again until it succeeds, so it must bear that.
+    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// The demands of one client.
     fn script(&self, seat: Seat) -> Box<dyn Script>;
@@ -195,11 +202,6 @@ pub fn named(name: &str, dir: &Path) -> anyhow::Result<Box<dyn Workload>> {
 /// What a demand of a workload's own asks.
 fn asked<T: DeserializeOwned>(demand: &Demand) -> T {
     serde_json::from_value(demand.value.clone()).expect("a workload asks in its own words")
-}
-
-/// Nothing to set up.
-fn no_setup<'a>() -> BoxFuture<'a, anyhow::Result<()>> {
-    Box::pin(async { Ok(()) })
 }
 
 /// What a check found wrong, as it goes through the evidence.

@@ -6,7 +6,7 @@
 
 use super::judging::{Judgement, op, refused};
 use super::rounds::Rounds;
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::wgl;
 use crate::checker::wgl::register::{Input, Output};
 use crate::client::{Answer, Client, Level};
@@ -58,10 +58,6 @@ impl Workload for Register {
 
     fn kinds(&self) -> &'static [&'static str] {
         &["read", "read-at-least", "read-local", "read-past", "write", "cas"]
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {
@@ -165,11 +161,7 @@ impl Script for Registers {
             _ => {}
         }
         let value = json!(asked);
-        if asked.put.is_some() {
-            Demand::write(f, value)
-        } else {
-            Demand::read(f, value)
-        }
+        Demand::of(f, value, asked.put.is_some())
     }
 
     fn invoke<'a>(

@@ -3,7 +3,7 @@
 
 use super::judging::{Judgement, events, op, refused};
 use super::rounds::Rounds;
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::wgl;
 use crate::checker::wgl::register::{Input, Output, Register};
 use crate::client::{Answer, Client, Level};
@@ -50,10 +50,6 @@ impl Workload for Services {
 
     fn final_reads(&self) -> &'static [&'static str] {
         &["/v1/services"]
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

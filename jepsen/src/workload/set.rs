@@ -1,7 +1,7 @@
 //! A set that only grows: every element is a key of its own, put where it does not exist yet.
 
 use super::judging::{Judgement, refused};
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::set::{self as checker, Add, Look};
 use crate::client::{Answer, Client, Level};
 use crate::final_state::PAIRS;
@@ -37,10 +37,6 @@ impl Workload for Set {
 
     fn kinds(&self) -> &'static [&'static str] {
         &["add", "read"]
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {

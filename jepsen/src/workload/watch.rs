@@ -3,7 +3,7 @@
 //! behind, are told so.
 
 use super::judging::Judgement;
-use super::{Demand, Evidence, Script, Seat, Workload, asked, no_setup};
+use super::{Demand, Evidence, Script, Seat, Workload, asked};
 use crate::checker::Findings;
 use crate::checker::watch::{self as checker, Leg};
 use crate::client::{Answer, Client};
@@ -68,10 +68,6 @@ impl Workload for Watch {
 
     fn operations_per_second(&self) -> f64 {
         150.0
-    }
-
-    fn setup<'a>(&'a self, _client: &'a mut Client) -> BoxFuture<'a, anyhow::Result<()>> {
-        no_setup()
     }
 
     fn script(&self, seat: Seat) -> Box<dyn Script> {
