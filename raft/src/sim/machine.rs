@@ -23,6 +23,21 @@ pub(crate) struct MachineState {
 }
 
 impl MachineState {
+    pub(crate) fn new(world: World, id: u64) -> Self {
+        MachineState {
+            world,
+            id,
+            disk: Arc::default(),
+            clock_offset_ms: AtomicI64::new(0),
+            process: Mutex::default(),
+        }
+    }
+
+    /// Lets go of its last process.
+    pub(crate) fn forget_process(&self) {
+        self.process().take();
+    }
+
     /// What its clock shows.
     pub(crate) fn now(&self) -> Millis {
         let right = self.world.now_ms();
@@ -49,17 +64,13 @@ pub fn current_machine() -> Option<u64> {
 #[derive(Clone)]
 pub struct Machine(Arc<MachineState>);
 
-impl Machine {
-    pub(crate) fn new(world: World, id: u64) -> Self {
-        Machine(Arc::new(MachineState {
-            world,
-            id,
-            disk: Arc::default(),
-            clock_offset_ms: AtomicI64::new(0),
-            process: Mutex::default(),
-        }))
+impl From<Arc<MachineState>> for Machine {
+    fn from(state: Arc<MachineState>) -> Self {
+        Machine(state)
     }
+}
 
+impl Machine {
     /// Its number.
     pub fn id(&self) -> u64 {
         self.0.id

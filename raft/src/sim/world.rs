@@ -1,11 +1,11 @@
 //! What all machines of a simulation share: chance, time, the network, and what was noted.
 
 use super::logs::Logs;
-use super::machine::Machine;
+use super::machine::{Machine, MachineState};
 use super::net::Network;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,6 +23,7 @@ struct Shared {
     complaints: Mutex<Vec<String>>,
     pulse: Mutex<Pulse>,
     network: Network,
+    machines: Mutex<Vec<Weak<MachineState>>>,
 }
 
 /// Whether time goes on.
@@ -59,8 +60,11 @@ impl World {
                 complaints: Mutex::default(),
                 pulse: Mutex::default(),
                 network: Network::default(),
+                machines: Mutex::default(),
             }));
-            body(world).await
+            let result = body(world.clone()).await;
+            world.end();
+            result
         });
         drop(runtime);
         drop(logs);
@@ -69,7 +73,18 @@ impl World {
 
     /// A new machine, powered on, with an empty disk. It is reached at [`Machine::address`].
     pub fn machine(&self, id: u64) -> Machine {
-        Machine::new(self.clone(), id)
+        let machine = Arc::new(MachineState::new(self.clone(), id));
+        lock(&self.0.machines).push(Arc::downgrade(&machine));
+        Machine::from(machine)
+    }
+
+    /// Machines and their processes know each other: without this, nothing of a world would ever be given back.
+    fn end(&self) {
+        for machine in lock(&self.0.machines).drain(..) {
+            if let Some(machine) = machine.upgrade() {
+                machine.forget_process();
+            }
+        }
     }
 
     /// How long it has been going on.
@@ -125,5 +140,38 @@ impl World {
 
     pub(crate) fn network(&self) -> &Network {
         &self.0.network
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, InitialMember};
+    use onward_statemachine::NodeId;
+
+    #[test]
+    fn nothing_is_left_of_a_world() {
+        let left = World::run(1, false, async |world| {
+            let machines: Vec<Machine> = (1..=2).map(|id| world.machine(id)).collect();
+            let member = |machine: &Machine| InitialMember {
+                id: NodeId(machine.id()),
+                peer_address: machine.address(),
+                http_url: String::new(),
+            };
+            let mut nodes = Vec::new();
+            for machine in &machines {
+                let mut config = Config::new("/data", "simulated");
+                config.node_id = Some(NodeId(machine.id()));
+                config.peer_listen = machine.address();
+                config.initial_members = machines.iter().map(member).collect();
+                nodes.push(machine.start(config).await.expect("goes on").expect("starts"));
+            }
+            while nodes[0].cluster().status().leader.is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            machines[1].pause();
+            Arc::downgrade(&world.0)
+        });
+        assert!(left.upgrade().is_none());
     }
 }
