@@ -101,7 +101,11 @@ pub const HUNTS: &[Hunt] = &[
     simulate(Mutant::StateBitFlip, &["state-hash"]),
     run(Mutant::BackupTorn, "backup", &[], &["backup"]),
     run(Mutant::PastOffByOne, "register", &[], &["past", "log-index"]),
-    run(Mutant::RemovedStays, "register", &["member"], &["removal"]),
+    Hunt {
+        // It is given as long to stop as a node with apps may need.
+        within: Duration::from_secs(300),
+        ..run(Mutant::RemovedStays, "register", &["member"], &["removal"])
+    },
 ];
 
 /// Seeds that the simulator is given at a time.
