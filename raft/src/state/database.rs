@@ -11,8 +11,9 @@ use crate::types::{LogId, StoredMembership};
 use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger,
-    LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -133,8 +134,7 @@ impl RocksState {
         options.set_stats_dump_period_sec(0);
         options.set_paranoid_checks(true);
         let cache = Cache::new_lru_cache(cache_bytes);
-        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(other)?;
+        let db = DB::open_cf_descriptors(&options, path, families(&cache)).map_err(other)?;
         Ok(RocksState { db })
     }
 
@@ -144,8 +144,7 @@ impl RocksState {
         options.set_paranoid_checks(true);
         options.set_info_logger(quiet());
         let cache = Cache::new_lru_cache(FROZEN_CACHE_BYTES);
-        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
-        let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(other)?;
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(&cache), false).map_err(other)?;
         Ok(RocksState { db })
     }
 
@@ -187,6 +186,12 @@ impl RocksState {
 /// Takes what a database says of itself, and keeps nothing of it: without one it writes a file.
 pub(crate) fn quiet() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {})
+}
+
+/// All families over one cache: the default one, too, which holds nothing, and would have a cache of its own.
+fn families(cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> + '_ {
+    let names = FAMILIES.into_iter().chain([DEFAULT_COLUMN_FAMILY_NAME]);
+    names.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)))
 }
 
 fn family_options(name: &str, cache: &Cache) -> Options {
