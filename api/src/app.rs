@@ -97,8 +97,6 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) services: Services,
     pub(crate) metrics: Metrics,
-    /// The OpenAPI document, as it is sent.
-    pub(crate) openapi: bytes::Bytes,
     streams: Arc<Semaphore>,
 }
 
@@ -110,12 +108,11 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    pub(crate) fn new(services: Services, metrics: Metrics, openapi: bytes::Bytes) -> Self {
+    pub(crate) fn new(services: Services, metrics: Metrics) -> Self {
         let streams = Arc::new(Semaphore::new(services.limits.streams));
         App(Arc::new(Inner {
             services,
             metrics,
-            openapi,
             streams,
         }))
     }

@@ -23,6 +23,12 @@ use utoipa::{PartialSchema, ToSchema};
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
+/// Adds the schema of `T`, and those that it refers to.
+fn add_schemas<T: ToSchema>(schemas: &mut Schemas) {
+    T::schemas(schemas);
+    schemas.push((T::name().into_owned(), <T as PartialSchema>::schema()));
+}
+
 /// What the document says of one route.
 pub(crate) struct Operation {
     id: &'static str,
@@ -31,7 +37,8 @@ pub(crate) struct Operation {
     headers: Vec<(&'static str, &'static str)>,
     bodies: Vec<(&'static str, Value)>,
     answers: Vec<(&'static str, Value)>,
-    schemas: Schemas,
+    /// Made only for the document: they are large, and most nodes are never asked for it.
+    schemas: Vec<fn(&mut Schemas)>,
 }
 
 /// Describes a route: its stable name, and what it does.
@@ -157,9 +164,7 @@ impl Operation {
     }
 
     fn reference<T: ToSchema>(&mut self) -> Value {
-        T::schemas(&mut self.schemas);
-        self.schemas
-            .push((T::name().into_owned(), <T as PartialSchema>::schema()));
+        self.schemas.push(add_schemas::<T>);
         json!({"$ref": format!("#/components/schemas/{}", T::name())})
     }
 
@@ -279,16 +284,10 @@ impl Routes {
     pub(crate) fn openapi(&self) -> Value {
         let mut paths = serde_json::Map::new();
         let mut schemas = serde_json::Map::new();
-        let mut add = |(name, schema): &(String, RefOr<Schema>)| {
-            let schema = serde_json::to_value(schema).expect("a schema is JSON");
-            schemas.insert(name.clone(), schema);
-        };
-        let mut problem = Vec::new();
-        crate::wire::Problem::schemas(&mut problem);
-        problem.push(("Problem".to_owned(), crate::wire::Problem::schema()));
-        problem.iter().for_each(&mut add);
+        for (name, schema) in self.schemas() {
+            schemas.insert(name, serde_json::to_value(schema).expect("a schema is JSON"));
+        }
         for (tag, method, path, operation) in &self.operations {
-            operation.schemas.iter().for_each(&mut add);
             let document = operation.document_at(tag, path);
             let path = path.replace("{*", "{");
             let entry = paths.entry(path).or_insert_with(|| json!({}));
@@ -307,11 +306,15 @@ impl Routes {
     }
 
     /// The schemas that the document is made of, some several times.
-    #[cfg(test)]
-    pub(crate) fn schemas(&self) -> impl Iterator<Item = &(String, RefOr<Schema>)> {
-        self.operations
-            .iter()
-            .flat_map(|(_, _, _, operation)| &operation.schemas)
+    pub(crate) fn schemas(&self) -> Schemas {
+        let mut schemas = Schemas::new();
+        add_schemas::<crate::wire::Problem>(&mut schemas);
+        for (_, _, _, operation) in &self.operations {
+            for add in &operation.schemas {
+                add(&mut schemas);
+            }
+        }
+        schemas
     }
 
     /// Method and path of every route.

@@ -25,12 +25,11 @@ use std::sync::atomic::Ordering::Relaxed;
 /// `into_make_service_with_connect_info::<SocketAddr>()`.
 pub fn router(services: Services) -> Router {
     let routes = routes();
-    let openapi = serde_json::to_vec(&routes.openapi()).expect("the document is JSON");
     let metrics = Metrics {
         routes: routes.stats.clone(),
         ..Metrics::default()
     };
-    let app = App::new(services, metrics, openapi.into());
+    let app = App::new(services, metrics);
     routes
         .into_router()
         .fallback(no_route)

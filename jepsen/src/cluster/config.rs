@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// The name of every cluster under test.
 const CLUSTER: &str = "jepsen";
-/// So small that a pause of seconds makes a snapshot necessary.
-const SNAPSHOT_ENTRIES: u64 = 40;
+/// So small that a pause of seconds makes a snapshot necessary; fewer are not taken.
+const SNAPSHOT_ENTRIES: u64 = 100;
 const SNAPSHOT_KEEP_ENTRIES: u64 = 10;
 
 /// How a node comes to be a member.

@@ -19,7 +19,7 @@ const EFFECT_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long a node may take to answer before the next one is upgraded.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer a follower is held back where the log that it lacks is not gone yet.
-const HOLD_PATIENCE: Duration = Duration::from_secs(6);
+const HOLD_PATIENCE: Duration = Duration::from_secs(15);
 pub(super) const POLL: Duration = Duration::from_millis(20);
 /// How exactly a clock must show what it was set to, besides what its speed adds.
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
