@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How many nodes there are while something else grows.
+/// How many nodes there are while values grow.
 pub const NODES: usize = 3;
+/// How many there are while keys are stored: millions of them, three times, would want three times the disk, and no node
+/// does anything else with more of them.
+pub const KEYS_NODES: usize = 1;
 /// How many clients put.
 pub const CLIENTS: usize = 64;
 /// How long a system may take to come to rest once pairs are stored.
@@ -22,8 +25,6 @@ const SETTLE: Duration = Duration::from_secs(60);
 pub struct Sizes {
     /// Pairs that are stored, rising.
     pub keys: Vec<u64>,
-    /// Of the peer, which takes several times as long to load, no more than so many.
-    pub peer_keys_max: u64,
     /// Nodes of ours.
     pub nodes: Vec<usize>,
     /// Of the peer, which is not run with an even number.
@@ -116,17 +117,14 @@ impl Growing<'_> {
         }
     }
 
-    /// One cluster that is stored more and more in; stored pairs are put again, so that their number stays.
+    /// One node that is stored more and more in; stored pairs are put again, so that their number stays.
     async fn keys(&self) -> Result<Vec<Point>> {
         let dir = self.dir.join(format!("{:?}-keys", self.kind));
-        let system = System::start(self.kind, NODES, self.programs, &dir).await?;
+        let system = System::start(self.kind, KEYS_NODES, self.programs, &dir).await?;
         let values = Values::new(load::VALUE_BYTES);
         let mut points = Vec::new();
         let mut stored = 0;
         for keys in self.sizes.keys.iter().copied() {
-            if self.kind != Kind::Onward && keys > self.sizes.peer_keys_max {
-                break;
-            }
             let began = Instant::now();
             fill::store(&system, stored..keys, &values, Bulk::default()).await?;
             let took = began.elapsed();

@@ -68,7 +68,6 @@ impl Plan {
             measured,
             growth: Sizes {
                 keys: vec![10_000, 100_000, 1_000_000, 5_000_000],
-                peer_keys_max: 1_000_000,
                 nodes: vec![1, 2, 3, 4, 5],
                 peer_nodes: vec![1, 3, 5],
                 value_bytes: vec![100, 1_000, 10_000, 100_000],
@@ -100,7 +99,6 @@ impl Plan {
             measured,
             growth: Sizes {
                 keys: vec![10_000, 50_000],
-                peer_keys_max: 50_000,
                 nodes: vec![1, 3],
                 peer_nodes: vec![1, 3],
                 value_bytes: vec![100, 10_000],

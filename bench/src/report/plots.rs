@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::figure::{Figure, Ink, Line, Panel, Spread, short};
-use crate::growth::{CLIENTS, Grown, NODES, Point};
+use crate::growth::{CLIENTS, Grown, KEYS_NODES, NODES, Point};
 use crate::load::VALUE_BYTES;
 use crate::system::Kind;
 use std::collections::BTreeSet;
@@ -47,7 +47,9 @@ fn figure(points: &[Point], grown: Grown) -> Option<Figure> {
     }
     let (what, x_label, x_spread) = match grown {
         Grown::Keys => (
-            format!("{NODES} nodes, {CLIENTS} clients, {VALUE_BYTES}-byte values: more and more keys stored"),
+            format!(
+                "{KEYS_NODES} node, {CLIENTS} clients, {VALUE_BYTES}-byte values: more and more keys stored"
+            ),
             "keys stored (logarithmic)",
             Spread::Log,
         ),
@@ -88,7 +90,7 @@ fn figure(points: &[Point], grown: Grown) -> Option<Figure> {
     ];
     if grown == Grown::Keys {
         panels.push(Panel {
-            title: "memory of the largest node, MiB".to_owned(),
+            title: "memory of the node, MiB".to_owned(),
             spread: y_spread,
             lines: lines(&points, &[("", false, |point| point.resident_mib as f64)]),
         });
