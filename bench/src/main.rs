@@ -58,7 +58,7 @@ struct Options {
     /// Measure one system only
     #[arg(long, value_name = "SYSTEM", conflicts_with = "write")]
     system: Option<Kind>,
-    /// A few minutes instead of an hour; shows that it runs, compares nothing
+    /// A few minutes instead of forty; shows that it runs, compares nothing
     #[arg(long)]
     quick: bool,
     /// Of the load, measure clusters of these sizes alone
