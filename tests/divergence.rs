@@ -46,7 +46,7 @@ mod planted {
     /// that it has nothing to apply again.
     fn infect(cluster: &Cluster, id: u64) -> Process {
         signal(cluster.node(id).pid, Signal::SIGTERM);
-        cluster.wait_for_files(id);
+        cluster.wait_for_end(id);
         cluster.revive_with(id, &BUG)
     }
 

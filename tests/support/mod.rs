@@ -156,7 +156,7 @@ impl Cluster {
     /// Kills a node with SIGKILL, and waits until it has let go of its files and ports: another can take its place then.
     pub fn kill(&self, id: u64) {
         signal(self.node(id).pid, nix::sys::signal::Signal::SIGKILL);
-        self.wait_for_files(id);
+        self.wait_for_end(id);
     }
 
     /// Starts a killed node again, by its own configuration, outside of `onward dev`.
@@ -169,11 +169,21 @@ impl Cluster {
         self.serve(self.node(id), &[], environment)
     }
 
-    /// Waits until a node that ends has let go of its files: it stays a zombie until `onward dev` ends.
-    pub fn wait_for_files(&self, id: u64) {
-        let files = format!("/proc/{}/fd", self.node(id).pid);
-        eventually("the node that ended let go of its directory", || {
-            std::fs::read_dir(&files).map_or(true, |files| files.count() == 0)
+    /// Waits until all of a node that ends has ended, and let go of its files and ports with its last thread: it stays a
+    /// zombie until `onward dev` ends.
+    pub fn wait_for_end(&self, id: u64) {
+        let status = format!("/proc/{}/status", self.node(id).pid);
+        eventually("the node has ended", || {
+            std::fs::read_to_string(&status).map_or(true, |status| {
+                let is = |field: &str, value: &str| {
+                    let mut lines = status.lines();
+                    lines.any(|line| {
+                        line.strip_prefix(field)
+                            .is_some_and(|rest| rest.trim().starts_with(value))
+                    })
+                };
+                is("State:", "Z") && is("Threads:", "1")
+            })
         });
     }
 
