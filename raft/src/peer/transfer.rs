@@ -1,12 +1,14 @@
 //! Snapshots over the wire: the manifest, then file by file in frames, on a connection of its own.
 //!
 //! The receiver writes to a directory with a temporary name, checks size and checksum of every file, syncs, and renames:
-//! only a whole snapshot ever has a final name. A transfer that breaks leaves nothing.
+//! only a whole snapshot ever has a final name. A transfer that breaks leaves nothing. A sender whose own files are not
+//! what they were stops: its disk damaged them.
 
 use super::frame::{self, FrameReader};
 use super::net::{ReadHalf, WriteHalf};
 use super::wire::{self, SnapshotBegin, kind};
 use crate::config::SNAPSHOT_DEADLINE;
+use crate::fault::die;
 use crate::files::{File, Files, Open};
 use crate::runtime::{blocking, new_uuid};
 use crate::state::snapshot::{Manifest, SnapshotDir, SnapshotFile, SnapshotHandle, seal};
@@ -54,6 +56,7 @@ pub(super) async fn send(
         let (files, path) = (snapshot.files.clone(), snapshot.path.join(&file.name));
         let source: Arc<dyn File> = blocking(move || files.open(&path, Open::Read)).await??.into();
         let mut offset = 0;
+        let mut crc = crc32fast::Hasher::new();
         loop {
             let source = source.clone();
             let chunk = blocking(move || {
@@ -67,9 +70,16 @@ pub(super) async fn send(
                 break;
             }
             offset += chunk.len() as u64;
+            crc.update(&chunk);
             let bytes = frame::encode(kind::SNAPSHOT_BYTES, place as u64, &chunk);
             in_time(write.write_all(&bytes)).await?;
             sent_bytes.fetch_add(chunk.len() as u64, Relaxed);
+        }
+        // The other one will not take it, from a leader that would offer it for ever.
+        if offset != file.bytes || crc.finalize() != file.crc {
+            let path = snapshot.path.join(&file.name);
+            let error = format!("{} does not match its checksum", path.display());
+            die("sending a snapshot", error);
         }
     }
     in_time(write.write_all(&frame::encode(kind::SNAPSHOT_END, 0, &[]))).await?;

@@ -60,7 +60,8 @@ pub(crate) struct State {
     stores: Arc<dyn Stores>,
     generation: RwLock<Arc<Generation>>,
     snapshot: Mutex<Option<SnapshotHandle>>,
-    /// The files of the last snapshot built here, and the generation that they are of: their checksums are known.
+    /// The files of the last snapshot, and the generation that they are of. Their checksums are those of when they were
+    /// first listed: what a disk makes of them later is damage, and is not passed on as a snapshot.
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
     marks: watch::Sender<Option<Mark>>,
@@ -125,6 +126,13 @@ impl State {
         let mark = standing.kept.and_then(|kept| kept.last_mark());
         let mut snapshots = snapshot::open_all(&files, &dir.join("snap"))?;
         let newest = snapshots.pop();
+        let checked = match &newest {
+            // One that is not installed yet is of another database.
+            Some(newest) if newest.manifest.meta()?.last_log_id <= standing.applied => {
+                (number, newest.manifest.files.clone())
+            }
+            _ => (number, Vec::new()),
+        };
         let pasts = Pasts::open(&dir.join("history"), host, snapshots)?;
         if let Some(newest) = &newest {
             pasts.thin(newest)?;
@@ -139,7 +147,7 @@ impl State {
                 retired: AtomicBool::new(false),
             })),
             snapshot: Mutex::new(newest),
-            checked: Mutex::new((0, Vec::new())),
+            checked: Mutex::new(checked),
             applied: watch::Sender::new(applied),
             marks: watch::Sender::new(mark),
             floor: watch::Sender::new(Revision(0)),
@@ -267,7 +275,7 @@ impl State {
         let root = self.snapshot_root();
         let temporary = root.join(format!("building-{}", new_uuid()));
         let standing = generation.disk().checkpoint(&temporary)?;
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.checked();
         if checked.0 != generation.number {
             *checked = (generation.number, Vec::new());
         }
@@ -278,6 +286,10 @@ impl State {
         self.counters.snapshots_built.fetch_add(1, Relaxed);
         self.counters.snapshot_build.count(begun.elapsed());
         self.adopt(Arc::new(sealed))
+    }
+
+    fn checked(&self) -> MutexGuard<'_, (u64, Vec<SnapshotFile>)> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn adopt(&self, handle: SnapshotHandle) -> io::Result<Snapshot> {
@@ -318,6 +330,7 @@ impl State {
         let old = std::mem::replace(&mut *generation, next);
         drop(generation);
         drop(old);
+        *self.checked() = (number, handle.manifest.files.clone());
         self.keep_snapshot(handle)?;
         self.counters.snapshots_installed.fetch_add(1, Relaxed);
         self.applied.send_replace(applied);
