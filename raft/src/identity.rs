@@ -6,6 +6,7 @@
 use crate::StartError;
 use crate::config::InitialMember;
 use crate::files::{Disk, Files, Lock};
+use crate::note;
 use onward_statemachine::NodeId;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -48,12 +49,7 @@ pub(crate) fn read(files: &dyn Files, dir: &Path) -> Result<Option<Identity>, St
         Err(error) => return Err(StartError::Io { path, error }),
     };
     let damaged = || StartError::Damaged { path: path.clone() };
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.split_once(" = ").filter(|(key, _)| *key == name))
-            .map(|(_, value)| value)
-            .ok_or_else(damaged)
-    };
+    let field = |name: &str| note::field(&text, name).ok_or_else(damaged);
     let format: u32 = field("format")?.parse().map_err(|_| damaged())?;
     if format > FORMAT {
         return Err(StartError::NewerFormat {

@@ -30,6 +30,7 @@ mod log;
 mod member;
 mod metrics;
 mod node;
+mod note;
 mod peer;
 mod propose;
 mod read;

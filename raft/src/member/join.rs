@@ -22,6 +22,7 @@ use crate::files::Files;
 use crate::found;
 use crate::host::Host;
 use crate::identity::{self, Identity};
+use crate::note;
 use crate::peer::Peers;
 use crate::peer::frame::Lane;
 use crate::peer::net::Net;
@@ -356,11 +357,7 @@ impl Joining {
         let Some(text) = files.read_text(&dir.join(Self::NOTE))? else {
             return Ok(None);
         };
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.split_once(" = ").filter(|(key, _)| *key == name))
-                .map(|(_, value)| value)
-        };
+        let field = |name: &str| note::field(&text, name);
         let number = |name: &str| field(name).and_then(|value| value.parse::<u64>().ok());
         let read = || {
             Some(Joining {

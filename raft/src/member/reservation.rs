@@ -6,6 +6,7 @@
 //! each id is let in at most once, for letting it in changes the membership.
 
 use crate::files::Files;
+use crate::note;
 use onward_statemachine::{NodeId, Revision};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -28,11 +29,7 @@ impl Reservation {
         let Some(text) = files.read_text(&dir.join(Self::NOTE))? else {
             return Ok(None);
         };
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.split_once(" = ").filter(|(key, _)| *key == name))
-                .map(|(_, value)| value)
-        };
+        let field = |name: &str| note::field(&text, name);
         let read = || {
             Some(Reservation {
                 id: NodeId(field("node_id")?.parse().ok()?),

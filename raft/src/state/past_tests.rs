@@ -2,40 +2,24 @@
 //! crashes and installed snapshots.
 
 use super::past::Made;
+use super::tests::entry;
 use super::*;
 use crate::testing::copy_as_of_now;
-use crate::types::{Entry, EntryPayload, LeaderId, LogId, Payload};
-use bytes::Bytes;
+use crate::types::Entry;
 use futures::stream;
 use onward_statemachine::hash::state_hash;
 use onward_statemachine::objects::{self, Oid, Tid};
 use onward_statemachine::ports::Past;
 use onward_statemachine::services::kv;
-use onward_statemachine::{
-    Actor, Command, CommandId, Envelope, Millis, View, codec, history, journal, system,
-};
+use onward_statemachine::{Command, View, history, journal, system};
 use openraft::RaftSnapshotBuilder;
 use openraft::storage::RaftStateMachine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// What a revision holds: the pairs, and the newest bytes of the object.
 type Then = (BTreeMap<Vec<u8>, Vec<u8>>, Option<Vec<u8>>);
-
-fn entry(index: u64, command: Command) -> Entry {
-    let envelope = Envelope {
-        command_id: CommandId(Uuid::now_v7()),
-        actor: Actor::new("test"),
-        proposed_at: Millis(1_700_000_000_000 + index),
-        command,
-    };
-    Entry {
-        log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index),
-        payload: EntryPayload::Normal(Payload::from(Bytes::from(codec::encode(&envelope)))),
-    }
-}
 
 /// Puts, deletions, objects that are large, and entries that do nothing.
 fn command(index: u64) -> Command {

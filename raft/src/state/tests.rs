@@ -32,7 +32,7 @@ fn put(index: u64) -> Entry {
     )
 }
 
-fn entry(index: u64, command: Command) -> Entry {
+pub(super) fn entry(index: u64, command: Command) -> Entry {
     let envelope = Envelope {
         command_id: CommandId(Uuid::now_v7()),
         actor: Actor::new("test"),
