@@ -5,12 +5,13 @@ use crate::support::{Cluster, ONWARD, eventually};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The size of the disk, and what is kept free on it: more than the databases may yet write out of their RAM.
-const DISK_MIB: u64 = 1000;
-const RESERVE_MIB: u64 = 320;
-const VALUE_BYTES: usize = 64 << 10;
-/// Refused for so long, it is not the node that makes room any more: it lets go of what it can every 5 s.
-const FOR_GOOD: Duration = Duration::from_secs(20);
+/// The size of the disk, and what is kept free on it: more than the databases may yet write out of their memory, and
+/// than compactions write before they let go of what they read.
+const DISK_MIB: u64 = 2000;
+const RESERVE_MIB: u64 = 800;
+const VALUE_BYTES: usize = 256 << 10;
+/// Refused for so long, it is not the node that makes room any more: it lets go of what it can every 2 s.
+const FOR_GOOD: Duration = Duration::from_secs(15);
 
 /// Bytes that do not compress.
 fn value(seed: u64) -> Vec<u8> {
@@ -50,7 +51,7 @@ fn on_a_small_disk(cluster: &Cluster) -> Node {
             .insert(key.to_owned(), value.into());
     };
     set("disk", "reserve_mib", RESERVE_MIB);
-    set("peer", "snapshot_entries", 500);
+    set("peer", "snapshot_entries", 200);
     set("peer", "snapshot_keep_entries", 10);
     std::fs::write(&file, toml::to_string(&table).expect("TOML")).expect("writable");
     let data = node.dir.join("data");

@@ -108,6 +108,7 @@ impl Engine {
                     biased;
                     _ = marks.changed() => {}
                     _ = leadership.changed() => {}
+                    () = self.room.moved.notified() => {}
                     () = tokio::time::sleep(INTERVAL) => {}
                 }
             }

@@ -6,8 +6,8 @@
 //! less than the reserve is free, and until a quarter more than it is; below a quarter of the reserve, commands that
 //! only rewrite are refused as well.
 //!
-//! A node that is short lets go of what it can: it takes snapshots, so that the log behind them and the files of earlier
-//! ones go, and drops the files of purged entries at once.
+//! A node that is short lets go of what it can: of the older snapshots that make the past near, and, by taking new
+//! ones, of the log behind them and of the files that only earlier ones have; files of purged entries go at once.
 
 use crate::config::Limits;
 use crate::engine::Engine;
@@ -21,14 +21,19 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Between two looks at the disk.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The same where less than twice the reserve is free: there, what is written between two looks counts.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two tries to let go of something.
-const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
-/// The reserve where none is set: a twentieth of the disk within these bounds, though no more than a quarter of it.
-const RESERVE_MIN: u64 = 512 << 20;
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
+/// The reserve where none is set: a twentieth of the disk within these bounds, though no more than a quarter of it. It
+/// has to hold what the databases may yet write out of their memory, about 300 MiB, and what a compaction writes before
+/// it lets go of what it read: the first level and what is above it, about 450 MiB.
+const RESERVE_MIN: u64 = 1 << 30;
 const RESERVE_MAX: u64 = 2 << 30;
 
 /// How a disk stands.
@@ -124,6 +129,8 @@ pub(crate) struct Room {
     /// On the leader: the stage that writes are judged by, and whose disk that is.
     limit: AtomicU8,
     shortage: Mutex<Option<Shortage>>,
+    /// Told when this node's disk comes to stand otherwise.
+    pub(crate) moved: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,14 +191,16 @@ impl Engine {
         let rounds = async {
             let mut reclaimed: Option<(Instant, Revision)> = None;
             while self.measure(limits.disk_reserve_bytes).await {
-                let short = self.room.own().is_some_and(|own| own.stage > Stage::Enough);
+                let own = self.room.own();
+                let short = own.is_some_and(|own| own.stage > Stage::Enough);
                 if short && reclaimed.is_none_or(|(at, _)| at.elapsed() >= RECLAIM_INTERVAL) {
                     let before = reclaimed.map(|(_, applied)| applied);
                     let applied = self.state.applied();
                     reclaimed = Some((Instant::now(), applied));
                     self.reclaim(before != Some(applied)).await;
                 }
-                tokio::time::sleep(INTERVAL).await;
+                let close = own.is_some_and(|own| own.free_bytes / 2 < own.reserve_bytes);
+                tokio::time::sleep(if close { CLOSE_INTERVAL } else { INTERVAL }).await;
             }
         };
         self.token().run_until_cancelled(rounds).await;
@@ -217,6 +226,12 @@ impl Engine {
             stage,
             ..
         } = measured;
+        if stage != before {
+            let state = self.state.clone();
+            // In the background: files go with it.
+            let _ = blocking(move || state.pasts.spare(stage > Stage::Enough)).await;
+            self.room.moved.notify_one();
+        }
         if stage > before {
             tracing::warn!(
                 free_bytes,
@@ -302,8 +317,8 @@ mod tests {
             Measured::new(space, None, Stage::Enough).reserve_bytes
         };
         assert_eq!(reserve(1 << 40), RESERVE_MAX);
-        assert_eq!(reserve(20 << 30), 1 << 30);
-        assert_eq!(reserve(4 << 30), RESERVE_MIN);
+        assert_eq!(reserve(30 << 30), (30 << 30) / 20);
+        assert_eq!(reserve(8 << 30), RESERVE_MIN);
         assert_eq!(reserve(1 << 30), 256 << 20);
     }
 

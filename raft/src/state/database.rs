@@ -34,6 +34,9 @@ const HASH: &[u8] = b"hash";
 const BLOB_BYTES_MIN: u64 = 4 << 10;
 /// Files in which half of so many rows in a row are deletions, or of all, are compacted early.
 const DELETIONS_WINDOW: usize = 4096;
+/// What one compaction reads, at most, below the first level: it writes as much before it lets go of anything, and the
+/// disk's reserve has to hold that.
+const COMPACTION_BYTES_MAX: u64 = 256 << 20;
 /// How much of a memtable its filter takes.
 const MEMTABLE_FILTER_SHARE: f64 = 0.02;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
@@ -204,6 +207,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(32 << 20);
     options.set_max_write_buffer_number(4);
+    options.set_max_compaction_bytes(COMPACTION_BYTES_MAX);
     // Where much was deleted, the room comes back without anybody asking for it.
     options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_WINDOW / 2, 0.5);
     if name == ROWS || name == REPLIES {

@@ -7,7 +7,8 @@
 //! - Copies: [`COPIES_MAX`] that wait for their next reader, each with little memory of its own, deleted
 //!   [`IDLE_MAX`] after the last one. One is made at a time.
 //! - Older snapshots: [`KEPT_MAX`], spread over the history, and together no more bytes that nobody else needs than the
-//!   newest snapshot has (or [`KEPT_BYTES_MIN`]). They make the past near; without them it is only further away.
+//!   newest snapshot has (or [`KEPT_BYTES_MIN`]). They make the past near; without them it is only further away, so
+//!   none is kept while the disk is short.
 //! - Everything under `history/` is thrown away at start.
 
 use super::snapshot::{SnapshotHandle, lay_out};
@@ -24,6 +25,8 @@ use onward_statemachine::{Changes, Fault, Revision, View, history, system};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,6 +50,8 @@ pub(crate) struct Pasts {
     /// Older snapshots, the oldest first.
     kept: Mutex<Vec<SnapshotHandle>>,
     copies: Mutex<Vec<Waiting>>,
+    /// Whether the disk is short.
+    short: AtomicBool,
 }
 
 /// A copy and when it was last asked for.
@@ -133,12 +138,19 @@ impl Pasts {
             stores: host.stores.clone(),
             kept: Mutex::new(kept),
             copies: Mutex::default(),
+            short: AtomicBool::new(false),
         })
     }
 
     /// Takes over a snapshot that is no longer the newest.
     pub(super) fn keep(&self, older: SnapshotHandle, newest: &SnapshotHandle) -> io::Result<()> {
-        lock(&self.kept).push(older);
+        let mut kept = lock(&self.kept);
+        if self.short.load(Relaxed) {
+            older.retire();
+            return Ok(());
+        }
+        kept.push(older);
+        drop(kept);
         self.thin(newest)
     }
 
@@ -154,6 +166,15 @@ impl Pasts {
             kept.remove(0).retire();
         }
         Ok(())
+    }
+
+    /// While the disk is `short`, keeps nothing that only makes the past near.
+    pub(crate) fn spare(&self, short: bool) {
+        self.short.store(short, Relaxed);
+        if short {
+            lock(&self.kept).drain(..).for_each(|snapshot| snapshot.retire());
+            self.let_go(Duration::ZERO);
+        }
     }
 
     /// Lets go of older snapshots that the base has passed.

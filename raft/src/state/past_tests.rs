@@ -133,9 +133,17 @@ async fn every_revision_reads_as_it_was() {
     // The snapshots serve again after a restart.
     store.state.flush().expect("flushes");
     drop((store, builder));
-    let store = open(dir.path());
+    let mut store = open(dir.path());
     assert_eq!(count("snap"), 5);
     assert_as_it_was(&store, &were, [300, 420, 5]);
+
+    // A disk that is short keeps the newest one, and everything is read as before.
+    store.state.pasts.spare(true);
+    assert_eq!((count("snap"), count("history")), (1, 0));
+    assert_as_it_was(&store, &were, [300, 420, 5]);
+    let mut builder = store.get_snapshot_builder().await;
+    builder.build_snapshot().await.expect("builds");
+    assert_eq!(count("snap"), 1);
 }
 
 #[tokio::test]
