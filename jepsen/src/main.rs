@@ -169,6 +169,10 @@ struct Matrix {
     /// What the first run is drawn from; the next ones from the numbers that follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Only every N-th run, beginning with the K-th: for processes or machines that share a matrix; once they are through,
+    /// the same command without it makes the table of all
+    #[arg(long, value_name = "K/N")]
+    shard: Option<matrix::Shard>,
     /// Writes the table as Markdown, too
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -207,11 +211,14 @@ impl Run {
 
 impl Matrix {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let (combinations, seconds) = if self.nightly {
+        let (mut combinations, seconds) = if self.nightly {
             (matrix::nightly(self.seed), 60)
         } else {
             (matrix::smoke(self.seed), 30)
         };
+        if let Some(shard) = self.shard {
+            combinations = shard.share(combinations);
+        }
         let base = self.cluster.options(self.time.unwrap_or(seconds), self.seed)?;
         std::fs::create_dir_all(&base.dir)?;
         print::matrix_head();

@@ -9,6 +9,7 @@ use crate::verdict::{Finding, Kind, Verdict, overall};
 use crate::workload;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 /// What is run together, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,38 @@ const NIGHTLY: [&[&str]; 9] = [
     &["full", "bitflip"],
     &["member", "transfer"],
 ];
+
+/// Every so-manieth of the combinations, for one of the processes or machines that share a matrix. Once all are through,
+/// the whole matrix over their directories is the table of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which one: from 1 to `of`.
+    number: usize,
+    /// Of how many.
+    of: usize,
+}
+
+impl Shard {
+    /// Those of `combinations` that are this one's.
+    pub fn share(self, combinations: Vec<Combination>) -> Vec<Combination> {
+        let mine = combinations.into_iter().skip(self.number - 1);
+        mine.step_by(self.of).collect()
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers = text
+            .split_once('/')
+            .and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        match numbers {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Shard { number, of }),
+            _ => Err("a shard is K/N, with K from 1 to N: the first of two is 1/2".to_owned()),
+        }
+    }
+}
 
 /// The combinations of the small matrix.
 pub fn smoke(seed: u64) -> Vec<Combination> {
@@ -223,6 +256,17 @@ mod tests {
         let met: BTreeSet<_> = NIGHTLY.iter().copied().flatten().copied().collect();
         let all: BTreeSet<_> = nemesis::Kind::ALL.iter().map(|kind| kind.name()).collect();
         assert_eq!(met, all);
+    }
+
+    #[test]
+    fn shards_have_everything_once() {
+        let shared = |shard: &str| shard.parse::<Shard>().expect("a shard").share(nightly(1));
+        let mut names: Vec<_> = ["1/3", "2/3", "3/3"].into_iter().flat_map(shared).collect();
+        names.sort_by_key(|combination| combination.seed);
+        assert_eq!(names, nightly(1));
+        for wrong in ["", "1", "0/2", "3/2", "1/0", "a/b"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
     }
 
     #[test]
