@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
@@ -25,7 +25,7 @@ fn onward(arguments: &[&str]) -> Output {
 }
 
 /// Runs the binary with `-o json`; what it says, and whether it exited 0.
-fn json(arguments: &[&str]) -> (Value, bool) {
+pub fn json(arguments: &[&str]) -> (Value, bool) {
     let output = onward(&[arguments, &["-o", "json"]].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
     let said = serde_json::from_slice(&output.stdout)
@@ -76,7 +76,7 @@ struct Restored {
 
 /// Starts a node in `dir` and waits until it is ready; answers with its HTTP URL, and the addresses of its
 /// peers and its ingress.
-fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, [String; 3]) {
+pub fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, [String; 3]) {
     let [http, peer, dns, ingress] = free_ports().map(|address| address.to_string());
     let log = std::fs::File::options()
         .append(true)

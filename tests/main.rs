@@ -6,6 +6,7 @@ mod demo;
 mod deployments;
 mod divergence;
 mod failover;
+mod formats;
 mod history;
 mod machines;
 mod members;
