@@ -86,6 +86,23 @@ pub fn gate(view: &dyn View) -> Result<Gate, Fault> {
     Ok(GATE.get(view, &GATE_KEY)?.unwrap_or_default())
 }
 
+/// Faults on a state at a feature level that this build does not know: it cannot tell what entries and rows mean there.
+///
+/// # Errors
+/// That, or where the level cannot be read.
+pub fn check_level(view: &dyn View) -> Result<(), Fault> {
+    match gate(view)?.feature_level {
+        level if level > FEATURE_LEVEL_MAX => Err(unknown_level(level)),
+        _ => Ok(()),
+    }
+}
+
+fn unknown_level(level: u32) -> Fault {
+    Fault::invariant(format!(
+        "the cluster runs at feature level {level}, this build knows {FEATURE_LEVEL_MAX}: upgrade this node"
+    ))
+}
+
 /// The highest node id that was given out; initial members have theirs from their configuration.
 pub fn last_node_id(view: &dyn View) -> Result<NodeId, Fault> {
     Ok(NODE_IDS.get(view, &NODE_IDS_KEY)?.unwrap_or_default().last)
@@ -323,9 +340,7 @@ pub(crate) fn evolve(txn: &mut Txn<'_>, event: &Event) -> Result<(), Fault> {
     let mut gate = gate(txn)?;
     match *event {
         Event::FeatureLevelRaised { level } if level > FEATURE_LEVEL_MAX => {
-            return Err(Fault::invariant(format!(
-                "the cluster runs at feature level {level}, this build knows {FEATURE_LEVEL_MAX}: upgrade this node"
-            )));
+            return Err(unknown_level(level));
         }
         Event::FeatureLevelRaised { level } => {
             if gate.feature_level < retention::FEATURE_LEVEL && level >= retention::FEATURE_LEVEL {

@@ -121,6 +121,7 @@ impl State {
         }
         let path = states.join(number.to_string());
         let disk = stores.open_state(&path)?;
+        disk.read(system::check_level).map_err(invalid)?;
         let standing = disk.standing()?;
         let applied = revision_of(standing.applied.as_ref());
         let mark = standing.kept.and_then(|kept| kept.last_mark());
@@ -316,6 +317,7 @@ impl State {
         }
         snapshot::lay_out(handle, &path)?;
         let disk = self.stores.open_state(&path)?;
+        disk.read(system::check_level).map_err(invalid)?;
         let applied = revision_of(disk.standing()?.applied.as_ref());
         point_at(files, &states, number)?;
         let next = Arc::new(Generation {

@@ -11,7 +11,7 @@ use onward_statemachine::digest::{FEATURE_LEVEL, StateHash};
 use onward_statemachine::hash::state_hash;
 use onward_statemachine::services::kv;
 use onward_statemachine::{
-    Actor, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys, system,
+    Actor, Changes, Command, CommandId, Envelope, MemoryStore, Millis, Order, codec, keys, system,
 };
 use openraft::RaftSnapshotBuilder;
 use openraft::storage::RaftStateMachine;
@@ -57,6 +57,47 @@ async fn apply_entries(store: &mut StateStore, entries: &[Entry]) {
 
 fn hash(store: &StateStore) -> u64 {
     store.state.read(state_hash)
+}
+
+/// An older release that is started again, or is sent the snapshot, after the others left it behind.
+#[tokio::test]
+async fn a_state_at_a_level_that_this_build_does_not_know_is_left_alone() {
+    let (dir, elsewhere) = (
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    let mut store = open(dir.path());
+    apply_entries(&mut store, &[put(1)]).await;
+    let gate = system::Gate {
+        feature_level: system::FEATURE_LEVEL_MAX + 1,
+        journal_floor: Revision(0),
+    };
+    let row = (vec![keys::SYSTEM, 2], Some(codec::encode(&gate)));
+    let disk = store.state.generation();
+    disk.disk().put(Changes::from_iter([row])).expect("lands");
+    let told = |error: io::Error| {
+        let said = error.to_string();
+        assert!(
+            said.contains("feature level") && said.contains("upgrade"),
+            "{said}"
+        );
+    };
+
+    let built = store
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .expect("builds");
+    let other = open(elsewhere.path());
+    let installed = other.state.install(&built.snapshot);
+    told(installed.expect_err("is not installed"));
+    assert_eq!(other.state.applied(), Revision(0));
+    drop((disk, built, other, store));
+
+    let opened = State::open(dir.path(), &Host::machine(), Arc::new(Counters::default()));
+    told(opened.err().expect("is not opened"));
+    drop(open(elsewhere.path()));
 }
 
 #[tokio::test]
