@@ -216,7 +216,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
         options.set_memtable_whole_key_filtering(true);
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_SHARE);
     }
-    if name == OBJECT_BYTES {
+    if name == OBJECT_BYTES || name == ROWS || name == JOURNAL {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
         options.set_blob_compression_type(DBCompressionType::Lz4);
