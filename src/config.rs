@@ -153,6 +153,9 @@ pub struct Peer {
     pub snapshot_entries: u64,
     /// How many log entries stay behind a snapshot, for members that lag; one that lacks more is sent the snapshot.
     pub snapshot_keep_entries: u64,
+    /// How fast a snapshot is sent to a member, in MiB a second, so that writes are served meanwhile; 0 is as fast as it
+    /// goes.
+    pub snapshot_mib_per_second: u64,
     /// How many proposals may be under way at once.
     pub proposals_max: usize,
 }
@@ -229,6 +232,7 @@ impl Default for Peer {
             election_ms: 250,
             snapshot_entries: 200_000,
             snapshot_keep_entries: 10_000,
+            snapshot_mib_per_second: 256,
             proposals_max: 8192,
         }
     }

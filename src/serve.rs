@@ -13,6 +13,7 @@ use onward_raft::{InitialMember, Join, Node, SnapshotPolicy, StartError, Timings
 use onward_statemachine::machines::netboot;
 use onward_statemachine::ports::{Cluster, Proposer, Reader};
 use onward_statemachine::{Command, NodeId};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,6 +243,7 @@ fn raft_config(config: &Config, peers: std::net::TcpListener) -> onward_raft::Co
     raft.snapshots = SnapshotPolicy {
         entries: config.peer.snapshot_entries,
         keep_entries: config.peer.snapshot_keep_entries,
+        bytes_per_second: NonZeroU64::new(config.peer.snapshot_mib_per_second.saturating_mul(1 << 20)),
         ..SnapshotPolicy::default()
     };
     raft.limits.in_flight_max = config.peer.proposals_max;

@@ -3,6 +3,7 @@
 use onward_statemachine::NodeId;
 use openraft::{SnapshotPolicy as RaftSnapshotPolicy, StepDownPolicy};
 use std::net::TcpListener;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +122,8 @@ pub struct SnapshotPolicy {
     pub log_bytes: u64,
     /// Entries kept in the log though the snapshot has them.
     pub keep_entries: u64,
+    /// How fast one is sent, so that writes are served meanwhile; `None` is as fast as it goes.
+    pub bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Default for SnapshotPolicy {
@@ -129,6 +132,7 @@ impl Default for SnapshotPolicy {
             entries: 100_000,
             log_bytes: 512 << 20,
             keep_entries: 10_000,
+            bytes_per_second: NonZeroU64::new(256 << 20),
         }
     }
 }

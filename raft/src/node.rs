@@ -233,7 +233,10 @@ impl Node {
         let raft = Raft::new(
             identity.node.0,
             raft_config(&config, trust.settled()).map_err(timings)?,
-            Factory(peers.clone()),
+            Factory {
+                peers: peers.clone(),
+                bytes_per_second: config.snapshots.bytes_per_second,
+            },
             log.clone(),
             store,
         )

@@ -26,6 +26,7 @@ fn config(machines: &[Machine], place: usize) -> Config {
         entries: 20,
         log_bytes: 1 << 20,
         keep_entries: 5,
+        ..SnapshotPolicy::default()
     };
     config
 }

@@ -1,10 +1,11 @@
 //! openraft's network over the peer transport: the sending side.
 
+use super::Peers;
 use super::channel::{CallError, Channel};
 use super::frame::{FrameReader, Lane};
 use super::net::{ReadHalf, WriteHalf};
+use super::transfer::{self, Pace};
 use super::wire::{self, kind};
-use super::{Peers, transfer};
 use crate::runtime::within;
 use crate::state::snapshot::SnapshotHandle;
 use crate::types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
@@ -22,6 +23,7 @@ use openraft::raft::{
 };
 use std::future::Future;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -38,7 +40,11 @@ type Snapshot = openraft::storage::Snapshot<LeaderId, u64, PeerNode, SnapshotHan
 
 /// Makes the clients that openraft asks for.
 #[derive(Clone)]
-pub(crate) struct Factory(pub(crate) Arc<Peers>);
+pub(crate) struct Factory {
+    pub(crate) peers: Arc<Peers>,
+    /// How fast snapshots are sent.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
+}
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Network;
@@ -46,8 +52,9 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
     /// Each method of the client picks its lane, so heartbeats and snapshots need no clients of another kind.
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> Network {
         Network {
-            control: self.0.channel(target, node, Lane::Control),
-            peers: self.0.clone(),
+            control: self.peers.channel(target, node, Lane::Control),
+            peers: self.peers.clone(),
+            bytes_per_second: self.bytes_per_second,
             target,
             node: node.clone(),
             idle: None,
@@ -58,6 +65,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 /// The way to one peer.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    bytes_per_second: Option<NonZeroU64>,
     target: u64,
     node: PeerNode,
     control: Arc<Channel>,
@@ -193,6 +201,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 write,
                 vote,
                 &snapshot.snapshot,
+                Pace::new(self.bytes_per_second),
                 &transfer.progress.sent_bytes,
             )
             .await

@@ -1,7 +1,8 @@
 //! Snapshots over the wire: the manifest, then file by file in frames, on a connection of its own.
 //!
 //! The receiver writes to a directory with a temporary name, checks size and checksum of every file, syncs, and renames:
-//! only a whole snapshot ever has a final name. A transfer that breaks leaves nothing. A sender whose own files are not
+//! only a whole snapshot ever has a final name. It syncs as it goes, and the sender keeps to a pace, so that writes, which
+//! share the disks, are not held up by one burst. A transfer that breaks leaves nothing. A sender whose own files are not
 //! what they were stops: its disk damaged them.
 
 use super::frame::{self, FrameReader};
@@ -17,14 +18,18 @@ use bytes::Bytes;
 use onward_statemachine::codec;
 use openraft::raft::SnapshotResponse;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 const CHUNK_BYTES: usize = 256 << 10;
+/// What is written of a file between two syncs.
+const SYNC_BYTES: u64 = 4 << 20;
 /// How long one frame may take in either direction.
 const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -38,12 +43,38 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// How far behind its pace a transfer may catch up: timers are coarse.
+const CATCH_UP: Duration = Duration::from_millis(20);
+
+/// When the next bytes are due at a given rate.
+pub(super) struct Pace {
+    bytes_per_second: Option<NonZeroU64>,
+    due: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
+        Pace {
+            bytes_per_second,
+            due: Instant::now(),
+        }
+    }
+
+    /// When more may follow what was sent just now.
+    fn next(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+        let takes = (bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_second?;
+        self.due = self.due.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + Duration::from_nanos(takes);
+        Some(self.due)
+    }
+}
+
 /// Sends a snapshot and waits until it is installed or refused; counts the bytes of its files that are sent.
 pub(super) async fn send(
     read: ReadHalf,
     mut write: WriteHalf,
     vote: Vote,
     snapshot: &SnapshotDir,
+    mut pace: Pace,
     sent_bytes: &AtomicU64,
 ) -> io::Result<SnapshotResponse<TypeConfig>> {
     let begin = SnapshotBegin {
@@ -74,6 +105,9 @@ pub(super) async fn send(
             let bytes = frame::encode(kind::SNAPSHOT_BYTES, place as u64, &chunk);
             in_time(write.write_all(&bytes)).await?;
             sent_bytes.fetch_add(chunk.len() as u64, Relaxed);
+            if let Some(due) = pace.next(chunk.len(), Instant::now()) {
+                tokio::time::sleep_until(due).await;
+            }
         }
         // The other one will not take it, from a leader that would offer it for ever.
         if offset != file.bytes || crc.finalize() != file.crc {
@@ -202,8 +236,13 @@ impl<'m> Sink<'m> {
             )));
         }
         self.crc.update(&bytes);
+        let sync = offset / SYNC_BYTES != self.bytes / SYNC_BYTES;
         let file = self.file.clone();
-        blocking(move || file.write_at(&bytes, offset)).await?
+        let write = move || {
+            file.write_at(&bytes, offset)?;
+            if sync { file.sync() } else { Ok(()) }
+        };
+        blocking(write).await?
     }
 
     async fn finish(self) -> io::Result<()> {
@@ -213,5 +252,30 @@ impl<'m> Sink<'m> {
             return Err(invalid(format!("`{}` arrived damaged", self.expected.name)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_keeps_to_its_pace() {
+        let begun = Instant::now();
+        let mut pace = Pace {
+            bytes_per_second: NonZeroU64::new(1 << 20),
+            due: begun,
+        };
+        let mut now = begun;
+        for _ in 0..64 {
+            now = pace.next(CHUNK_BYTES, now).expect("a pace");
+        }
+        assert_eq!(now - begun, Duration::from_secs(16));
+        // An hour in which nothing could be sent is no reason for a burst.
+        let resumed = now + Duration::from_secs(3600);
+        let next = pace.next(1 << 20, resumed).expect("a pace");
+        assert_eq!(next - resumed, Duration::from_secs(1) - CATCH_UP);
+
+        assert_eq!(Pace::new(None).next(usize::MAX, begun), None);
     }
 }

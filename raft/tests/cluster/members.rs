@@ -13,6 +13,7 @@ async fn a_wiped_follower_joins_again_by_snapshot_under_a_new_id() {
         entries: 50,
         log_bytes: u64::MAX,
         keep_entries: 5,
+        ..SnapshotPolicy::default()
     };
     let mut nodes = site.start_all().await;
     for round in 0..120 {
