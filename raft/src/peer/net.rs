@@ -1,8 +1,11 @@
 //! Streams between peers behind a trait: TCP in production, a simulated network in simulation.
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
 use onward_statemachine::ports::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,11 +28,21 @@ pub(crate) trait Listen: Send + Sync + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
+/// How long what was sent may wait to be acknowledged before the stream is given up for a new one. TCP by itself waits
+/// twice as long after each loss: a link that lost much for a while would stand still as long again once it is well.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
+
 /// TCP without Nagle's delay: a frame is written at once and waited for.
 pub(crate) struct Tcp;
 
-fn halves(stream: TcpStream) -> io::Result<(ReadHalf, WriteHalf)> {
+fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    setsockopt(stream, TcpUserTimeout, &(UNACKNOWLEDGED_MAX.as_millis() as u32))?;
+    Ok(())
+}
+
+fn halves(stream: TcpStream) -> io::Result<(ReadHalf, WriteHalf)> {
+    prepare(&stream)?;
     let (read, write) = stream.into_split();
     Ok((Box::new(read), Box::new(write)))
 }
@@ -55,5 +68,24 @@ impl Listen for TcpListener {
 
     fn local_address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::getsockopt;
+
+    #[tokio::test]
+    async fn both_ends_of_a_stream_give_up_what_is_not_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("an address");
+        let (dialled, taken) = tokio::join!(TcpStream::connect(address), listener.accept());
+        for stream in [dialled.expect("connects"), taken.expect("accepts").0] {
+            prepare(&stream).expect("options are set");
+            let bound = getsockopt(&stream, TcpUserTimeout).expect("is read");
+            assert_eq!(u128::from(bound), UNACKNOWLEDGED_MAX.as_millis());
+            assert!(stream.nodelay().expect("is read"));
+        }
     }
 }
