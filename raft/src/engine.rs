@@ -20,6 +20,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::raft::AppendEntriesRequest;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,26 +46,13 @@ pub(crate) struct Leadership {
 
 /// One running node.
 pub(crate) struct Engine {
-    pub(crate) identity: Identity,
-    pub(crate) raft: Raft,
-    pub(crate) state: Arc<State>,
-    pub(crate) log: LogStore,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) clock: ClusterClock,
-    pub(crate) timings: Timings,
-    pub(crate) snapshots: SnapshotPolicy,
-    pub(crate) limits: Limits,
+    parts: Parts,
     pub(crate) rounds: Rounds,
     pub(crate) reports: Reports,
     pub(crate) room: Room,
     /// Told when there is something for the leader to settle.
     pub(crate) judge: Notify,
     pub(crate) queue: Queue,
-    pub(crate) trust: Trust,
-    pub(crate) standing: Standing,
-    /// The initial members, where this node is one.
-    pub(crate) founders: Vec<InitialMember>,
     /// Held while this leader changes the membership: one step at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Cancelled first when the node goes down: nothing new begins.
@@ -75,7 +63,7 @@ pub(crate) struct Engine {
     heard_ms: AtomicU64,
 }
 
-/// The parts that an engine is made of.
+/// What an engine is made of; an engine's own.
 pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) raft: Raft,
@@ -89,7 +77,16 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) trust: Trust,
     pub(crate) standing: Standing,
+    /// The initial members, where this node is one.
     pub(crate) founders: Vec<InitialMember>,
+}
+
+impl Deref for Engine {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl Engine {
@@ -99,24 +96,12 @@ impl Engine {
             parts.founders.clear();
         }
         Arc::new(Engine {
-            identity: parts.identity,
-            raft: parts.raft,
-            state: parts.state,
-            log: parts.log,
-            peers: parts.peers,
-            counters: parts.counters,
-            clock: parts.clock,
-            timings: parts.timings,
-            snapshots: parts.snapshots,
-            limits: parts.limits,
+            parts,
             rounds: Rounds::default(),
             reports: Reports::default(),
             room: Room::default(),
             judge: Notify::new(),
             queue: Queue::default(),
-            trust: parts.trust,
-            standing: parts.standing,
-            founders: parts.founders,
             changing: tokio::sync::Mutex::default(),
             closing: CancellationToken::new(),
             leadership: watch::Sender::default(),
