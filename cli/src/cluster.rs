@@ -69,6 +69,10 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
         .field("leader", Cell::maybe(status.leader))
         .field("term", status.term)
         .field("revision", status.applied);
+    if let Some(bytes) = status.journal_bytes {
+        let journal = format!("{}, back to revision {}", backup::size(bytes), status.oldest);
+        details = details.field("journal", journal);
+    }
     for alarm in &status.alarms {
         details = details.field("alarm", Cell::toned(alarm, Tone::Bad));
     }

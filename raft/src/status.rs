@@ -6,7 +6,7 @@ use crate::room::{Measured, Stage};
 use crate::types::{TypeConfig, revision_of};
 use onward_statemachine::membership::{Change, ChangeError, Changed, JoinStep, UnderWay};
 use onward_statemachine::ports::{BoxFuture, Cluster, ClusterStatus, Disk, Member, Metric, Role};
-use onward_statemachine::{NodeId, Revision, system};
+use onward_statemachine::{NodeId, Revision, history, retention, system};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 use std::collections::BTreeSet;
@@ -66,6 +66,10 @@ impl Cluster for NodeCluster {
             _ => engine.leader().is_some() && engine.age_ms() < engine.timings.election_max_ms * 2,
         };
         let members: Vec<Member> = members.collect();
+        let (log_time, oldest, journal) = engine.state.read(|view| {
+            let now = system::clock(view)?.now;
+            Ok((now, history::oldest(view)?, retention::size(view)?))
+        });
         ClusterStatus {
             alarms: alarms(engine, healthy, &members),
             agreed: Revision(engine.counters.hash_agreed_revision.load(Relaxed)),
@@ -79,7 +83,9 @@ impl Cluster for NodeCluster {
             applied: engine.state.applied(),
             snapshot: revision_of(metrics.snapshot.as_ref()),
             first_log: Revision(engine.log.first_index()),
-            log_time: engine.state.read(|view| Ok(system::clock(view)?.now)),
+            log_time,
+            oldest,
+            journal_bytes: journal.map(|size| size.kept()),
             members,
             healthy,
             under_way: under_way(engine, &metrics),

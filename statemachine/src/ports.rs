@@ -297,6 +297,10 @@ pub struct ClusterStatus {
     pub under_way: Option<UnderWay>,
     /// The last revision at which this node was found to have the state of the majority; 0 before the first.
     pub agreed: Revision,
+    /// The oldest revision whose state can be read, and after which the events are kept.
+    pub oldest: Revision,
+    /// How large the events that are kept are; `None` while nobody measures.
+    pub journal_bytes: Option<u64>,
     /// What is wrong, for people, the worst first.
     pub alarms: Vec<String>,
 }

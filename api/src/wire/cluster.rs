@@ -57,6 +57,12 @@ pub struct Status {
     /// The last revision at which this node was found to have the state of the majority; 0 before the first.
     #[serde(default)]
     pub agreed: u64,
+    /// The oldest revision whose state can be read, and after which the events are kept.
+    #[serde(default)]
+    pub oldest: u64,
+    /// How large the events that are kept are, in bytes; `null` while the cluster has no feature level that measures.
+    #[serde(default)]
+    pub journal_bytes: Option<u64>,
     /// What is wrong, for people, the worst first.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -159,6 +165,8 @@ impl From<ClusterStatus> for Status {
             members: status.members.into_iter().map(member).collect(),
             under_way: status.under_way.map(UnderWay::from),
             agreed: status.agreed.0,
+            oldest: status.oldest.0,
+            journal_bytes: status.journal_bytes,
             alarms: status.alarms,
         }
     }

@@ -323,7 +323,7 @@ fn the_cluster_is_shown() {
         "cluster_id": "00000000-0000-0000-0000-000000000001", "node": 1, "role": "leader", "leader": 1, "term": 3,
         "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
         "log_time": "2026-01-01T00:00:00Z", "age_ms": 0, "members": [member(1, 0), member(2, 4)], "revision": 90,
-        "alarms": ["the disk of node 1 is nearly full"],
+        "alarms": ["the disk of node 1 is nearly full"], "oldest": 40, "journal_bytes": 3 << 20,
     });
     let (ran, _) = against(200, status, &["cluster", "status"]);
     assert_eq!(
@@ -333,6 +333,7 @@ fn the_cluster_is_shown() {
          leader     1\n\
          term       3\n\
          revision   90\n\
+         journal    3.0 MiB, back to revision 40\n\
          alarm      the disk of node 1 is nearly full\n\
          \n\
          NODE   ROLE     API                    LAG   LAST CONTACT   DISK FREE\n\

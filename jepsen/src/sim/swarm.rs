@@ -160,6 +160,7 @@ impl Plan {
                 entries: among(rng, &[5, 20, 60, 100_000]),
                 log_bytes: among(rng, &[4 << 10, 512 << 20]),
                 keep_entries: among(rng, &[0, 3, 20]),
+                ..SnapshotPolicy::default()
             },
             link: Link {
                 latency_us_min: latency_us_max / 10,

@@ -219,6 +219,8 @@ impl Cluster for SingleNode {
             healthy: state.unreadable.is_none(),
             under_way: None,
             agreed: Revision(0),
+            oldest: Revision(0),
+            journal_bytes: None,
             alarms: Vec::new(),
         }
     }
