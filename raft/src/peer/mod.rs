@@ -140,8 +140,13 @@ impl Peers {
             from: self.me,
             to: target,
         };
+        // A receiver of bulk may be held up by its disk, and is not to begin anew for it.
+        let patience = match lane {
+            Lane::Snapshot => transfer::FRAME_DEADLINE,
+            _ => net::PATIENCE,
+        };
         let connect = async {
-            let (mut read, mut write) = self.net.dial(&node.peer).await?;
+            let (mut read, mut write) = self.net.dial(&node.peer, patience).await?;
             frame::greet(&mut read, &mut write, &hello).await?;
             Ok((read, write))
         };

@@ -14,8 +14,12 @@ pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 /// Opens streams between addresses.
 pub(crate) trait Net: Send + Sync + 'static {
-    /// Connects to `host:port`.
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>>;
+    /// Connects to `host:port`. The stream ends once nothing of what was sent is taken for as long as `patience`.
+    fn dial<'a>(
+        &'a self,
+        address: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>>;
     /// Listens on `host:port`.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listen>>>;
 }
@@ -28,28 +32,32 @@ pub(crate) trait Listen: Send + Sync + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
-/// How long what was sent may wait to be acknowledged before the stream is given up for a new one. TCP by itself waits
-/// twice as long after each loss: a link that lost much for a while would stand still as long again once it is well.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
+/// How long what was sent may wait to be taken before the stream is given up for a new one. TCP by itself waits twice as
+/// long after each loss: a link that lost much for a while would stand still as long again once it is well.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// TCP without Nagle's delay: a frame is written at once and waited for.
 pub(crate) struct Tcp;
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    setsockopt(stream, TcpUserTimeout, &(UNACKNOWLEDGED_MAX.as_millis() as u32))?;
+    setsockopt(stream, TcpUserTimeout, &(patience.as_millis() as u32))?;
     Ok(())
 }
 
-fn halves(stream: TcpStream) -> io::Result<(ReadHalf, WriteHalf)> {
-    prepare(&stream)?;
+fn halves(stream: TcpStream, patience: Duration) -> io::Result<(ReadHalf, WriteHalf)> {
+    prepare(&stream, patience)?;
     let (read, write) = stream.into_split();
     Ok((Box::new(read), Box::new(write)))
 }
 
 impl Net for Tcp {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>> {
-        Box::pin(async move { halves(TcpStream::connect(address).await?) })
+    fn dial<'a>(
+        &'a self,
+        address: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>> {
+        Box::pin(async move { halves(TcpStream::connect(address).await?, patience) })
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listen>>> {
@@ -61,7 +69,7 @@ impl Listen for TcpListener {
     fn accept(&self) -> BoxFuture<'_, io::Result<(ReadHalf, WriteHalf, SocketAddr)>> {
         Box::pin(async move {
             let (stream, from) = TcpListener::accept(self).await?;
-            let (read, write) = halves(stream)?;
+            let (read, write) = halves(stream, PATIENCE)?;
             Ok((read, write, from))
         })
     }
@@ -77,14 +85,14 @@ mod tests {
     use nix::sys::socket::getsockopt;
 
     #[tokio::test]
-    async fn both_ends_of_a_stream_give_up_what_is_not_acknowledged() {
+    async fn both_ends_of_a_stream_give_up_what_is_not_taken() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let address = listener.local_addr().expect("an address");
         let (dialled, taken) = tokio::join!(TcpStream::connect(address), listener.accept());
         for stream in [dialled.expect("connects"), taken.expect("accepts").0] {
-            prepare(&stream).expect("options are set");
+            prepare(&stream, PATIENCE).expect("options are set");
             let bound = getsockopt(&stream, TcpUserTimeout).expect("is read");
-            assert_eq!(u128::from(bound), UNACKNOWLEDGED_MAX.as_millis());
+            assert_eq!(u128::from(bound), PATIENCE.as_millis());
             assert!(stream.nodelay().expect("is read"));
         }
     }

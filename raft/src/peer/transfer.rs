@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// What is written of a file between two syncs.
 const SYNC_BYTES: u64 = 4 << 20;
 /// How long one frame may take in either direction.
-const FRAME_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 
 fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())

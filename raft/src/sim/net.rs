@@ -403,7 +403,11 @@ impl MachineNet {
 }
 
 impl Net for MachineNet {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>> {
+    fn dial<'a>(
+        &'a self,
+        address: &'a str,
+        _patience: Duration,
+    ) -> BoxFuture<'a, io::Result<(ReadHalf, WriteHalf)>> {
         Box::pin(self.connect(address))
     }
 
