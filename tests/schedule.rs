@@ -11,7 +11,11 @@ use std::time::Duration;
 
 /// A cluster of `nodes` whose members have this section in their configuration.
 fn start(nodes: usize, section: &str) -> Cluster {
-    let mut cluster = Cluster::start(nodes);
+    start_with(nodes, section, &[])
+}
+
+fn start_with(nodes: usize, section: &str, environment: &[(&str, &str)]) -> Cluster {
+    let mut cluster = Cluster::start_with(nodes, environment);
     cluster.stop();
     for node in &cluster.nodes {
         let file = node.dir.join("onward.toml");
@@ -155,6 +159,51 @@ struct S3 {
 
 impl S3 {
     fn start(dir: &Path) -> S3 {
+        let server = S3::spawn(dir, "http", &[]);
+        eventually("the S3 server takes a bucket", || {
+            let made = server.http.put(format!("{}/backups", server.endpoint)).send();
+            made.is_ok_and(|made| made.status().is_success())
+        });
+        server
+    }
+
+    /// The same behind TLS, with a certificate of its own, which is trusted by whoever is told to.
+    fn start_with_tls(dir: &Path) -> (S3, PathBuf) {
+        let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args(["-subj", "/CN=s3", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .expect("openssl runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let files = [&certificate, &key].map(|path| path.to_str().expect("UTF-8"));
+        let server = S3::spawn(dir, "https", &["--ssl-cert", files[0], "--ssl-key", files[1]]);
+        eventually("the S3 server takes a bucket", || {
+            let made = Command::new("curl")
+                .args(["-fsS", "-X", "PUT", "--cacert"])
+                .arg(&certificate)
+                .arg(format!("{}/backups", server.endpoint))
+                .output();
+            made.is_ok_and(|made| made.status.success())
+        });
+        (server, certificate)
+    }
+
+    fn spawn(dir: &Path, scheme: &str, arguments: &[&str]) -> S3 {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-s3-server");
         let python = Command::new(script)
             .output()
@@ -177,22 +226,18 @@ impl S3 {
                 "-p",
                 &address.port().to_string(),
             ])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
             .expect("the S3 server starts");
-        let server = S3 {
+        S3 {
             child,
             log,
-            endpoint: format!("http://{address}"),
+            endpoint: format!("{scheme}://{address}"),
             http: reqwest::blocking::Client::new(),
-        };
-        eventually("the S3 server takes a bucket", || {
-            let made = server.http.put(format!("{}/backups", server.endpoint)).send();
-            made.is_ok_and(|made| made.status().is_success())
-        });
-        server
+        }
     }
 
     /// The names of the objects.
@@ -229,24 +274,28 @@ impl Drop for S3 {
 
 const SECRET: &str = "hush-hush-0123456789";
 
-#[test]
-fn an_s3_store_takes_backups_and_sees_no_credentials_in_urls() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let server = S3::start(dir.path());
-    let credentials = dir.path().join("credentials.toml");
+/// The section of a configuration that backs up to `server`, with a file of credentials in `dir`.
+fn section(dir: &Path, server: &S3) -> String {
+    let credentials = dir.join("credentials.toml");
     std::fs::write(
         &credentials,
         format!("access_key_id = \"KEYID7\"\nsecret_access_key = \"{SECRET}\"\n"),
     )
     .expect("writable");
     std::fs::set_permissions(&credentials, std::fs::Permissions::from_mode(0o600)).expect("a mode");
-    let section = format!(
+    format!(
         "\n[backup]\ninterval_s = 1\nkeep = 2\n[backup.s3]\nendpoint = '{}'\nbucket = 'backups'\nprefix = 'site'\n\
          credentials_file = '{}'\n",
         server.endpoint,
         credentials.display()
-    );
-    let cluster = start(1, &section);
+    )
+}
+
+#[test]
+fn an_s3_store_takes_backups_and_sees_no_credentials_in_urls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = S3::start(dir.path());
+    let cluster = start(1, &section(dir.path(), &server));
     // More than one part of an upload.
     for number in 0..12 {
         let put = cluster
@@ -294,4 +343,30 @@ fn an_s3_store_takes_backups_and_sees_no_credentials_in_urls() {
             "{place} show credentials: {text}"
         );
     }
+}
+
+/// Behind TLS only with a certificate that the machine trusts.
+#[test]
+fn an_s3_store_is_spoken_to_over_tls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, certificate) = S3::start_with_tls(dir.path());
+    let section = section(dir.path(), &server);
+    let strangers = start(1, &section);
+    eventually("it is not trusted", || {
+        let error = schedule(&strangers, 1)["error"].to_string();
+        error.contains("certificate") || error.contains("UnknownIssuer")
+    });
+    assert_eq!(schedule(&strangers, 1)["taken"], 0);
+    drop(strangers);
+
+    let trusted = certificate.to_str().expect("UTF-8");
+    let cluster = start_with(1, &section, &[("SSL_CERT_FILE", trusted)]);
+    eventually("backups come and go", || {
+        schedule(&cluster, 1)["taken"].as_u64() > Some(2)
+    });
+    let requests = std::fs::read_to_string(&server.log).expect("a log");
+    assert!(
+        requests.contains("PUT /backups/site/onward-") || requests.contains("uploadId="),
+        "{requests}"
+    );
 }

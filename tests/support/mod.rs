@@ -49,6 +49,8 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub nodes: Vec<Node>,
     pub http: reqwest::blocking::Client,
+    /// What its nodes have in their environment besides the test's.
+    environment: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -61,12 +63,13 @@ impl Cluster {
     pub fn start_with(count: usize, environment: &[(&str, &str)]) -> Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let arguments = ["--nodes", &count.to_string(), "--base-port", "0"];
-        Cluster::launch(dir, &arguments, environment)
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Cluster::launch(dir, &arguments, environment.iter().map(owned).collect())
     }
 
-    fn launch(dir: tempfile::TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Cluster {
+    fn launch(dir: tempfile::TempDir, arguments: &[&str], environment: Vec<(String, String)>) -> Cluster {
         let mut dev = Command::new(ONWARD)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().cloned())
             .args(["dev", "--json", "--dir"])
             .arg(dir.path())
             .args(arguments)
@@ -94,6 +97,7 @@ impl Cluster {
             dir,
             nodes: announcement.nodes,
             http,
+            environment,
         }
     }
 
@@ -111,7 +115,8 @@ impl Cluster {
             std::fs::write(&path, edit(&text)).expect("a configuration");
         }
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
-        Cluster::launch(dir, &[], &[])
+        let environment = std::mem::take(&mut self.environment);
+        Cluster::launch(dir, &[], environment)
     }
 
     /// Stops all nodes that still run.
