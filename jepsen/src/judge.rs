@@ -9,6 +9,7 @@ use crate::run::{Directory, RunFile};
 use crate::verdict::{Finding, Kind, Verdict};
 use crate::workload::{self, Evidence, Workload};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// How soon after the healing every node serves again and every kind of operation takes place.
@@ -48,6 +49,7 @@ fn verdicts(directory: &Directory) -> anyhow::Result<Vec<Verdict>> {
     if let Some(outcome) = nemesis::Outcome::load(directory.path())? {
         verdicts.extend(outcome.verdicts());
     }
+    verdicts.push(state_hash(&directory.nodes())?);
     if verdicts[0].finding != Finding::Pass && finals.nodes.is_empty() {
         // There is nothing to judge, and nothing to hide that by.
         return Ok(verdicts);
@@ -100,6 +102,37 @@ fn harness(run: &RunFile, records: &[Record], calls: &[Call]) -> Verdict {
             Verdict::new(Kind::Harness, "harness", Finding::Pass, summary)
         }
     }
+}
+
+/// Whether a node left a note that its state was not the others': such a one stops, and has nothing to read at the end.
+fn state_hash(nodes: &Path) -> anyhow::Result<Verdict> {
+    let mut notes = Vec::new();
+    if nodes.exists() {
+        for entry in std::fs::read_dir(nodes)? {
+            let entry = entry?;
+            let note = entry.path().join("data/diverged");
+            if note.exists() {
+                let note = std::fs::read_to_string(&note)?;
+                notes.push(format!(
+                    "node {}: {}",
+                    entry.file_name().display(),
+                    note.trim_end()
+                ));
+            }
+        }
+    }
+    notes.sort_unstable();
+    let (finding, summary) = match &notes[..] {
+        [] => (
+            Finding::Pass,
+            "no node found that its state is another".to_owned(),
+        ),
+        [first, ..] => (Finding::Fail, first.clone()),
+    };
+    Ok(Verdict {
+        details: notes,
+        ..Verdict::new(Kind::Property, "state-hash", finding, summary)
+    })
 }
 
 fn first_error(calls: &[Call]) -> &str {

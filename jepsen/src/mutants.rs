@@ -89,7 +89,11 @@ pub const HUNTS: &[Hunt] = &[
         &[],
         &["once", "versions", "log-index"],
     ),
-    run(Mutant::TtlByWallClock, "lock", &[], &["replicas"]),
+    Hunt {
+        // A node that stops is waited for, twice, before the others are read.
+        within: Duration::from_secs(300),
+        ..run(Mutant::TtlByWallClock, "lock", &[], &["replicas", "state-hash"])
+    },
     run(Mutant::LostWatch, "watch", &[], &["watch"]),
     run(
         Mutant::IpamNotUnique,
