@@ -62,10 +62,7 @@ fn hash(store: &StateStore) -> u64 {
 /// An older release that is started again, or is sent the snapshot, after the others left it behind.
 #[tokio::test]
 async fn a_state_at_a_level_that_this_build_does_not_know_is_left_alone() {
-    let (dir, elsewhere) = (
-        tempfile::tempdir().expect("temp dir"),
-        tempfile::tempdir().expect("temp dir"),
-    );
+    let [dir, elsewhere] = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
     let mut store = open(dir.path());
     apply_entries(&mut store, &[put(1)]).await;
     let gate = system::Gate {
@@ -83,12 +80,7 @@ async fn a_state_at_a_level_that_this_build_does_not_know_is_left_alone() {
         );
     };
 
-    let built = store
-        .get_snapshot_builder()
-        .await
-        .build_snapshot()
-        .await
-        .expect("builds");
+    let built = store.state.build_snapshot().expect("builds");
     let other = open(elsewhere.path());
     let installed = other.state.install(&built.snapshot);
     told(installed.expect_err("is not installed"));
