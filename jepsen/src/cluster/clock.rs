@@ -5,7 +5,10 @@ use anyhow::{Context, ensure};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a process may take until its libraries are loaded, on a busy machine.
+const LOADING: Duration = Duration::from_secs(2);
 
 /// How far a clock is off.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,14 +92,20 @@ impl Clock {
     }
 }
 
-/// That a process has libfaketime loaded.
-pub(super) fn follows(pid: u32) -> anyhow::Result<()> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).context("cannot look at a process")?;
-    ensure!(
-        maps.contains("libfaketime"),
-        "process {pid} follows the clock of the machine"
-    );
-    Ok(())
+/// That a process has libfaketime loaded, or loads it now: it may just have been started.
+pub(super) async fn follows(pid: u32) -> anyhow::Result<()> {
+    let until = Instant::now() + LOADING;
+    loop {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).context("cannot look at a process")?;
+        if maps.contains("libfaketime") {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "process {pid} follows the clock of the machine"
+        );
+        tokio::time::sleep(LOADING / 100).await;
+    }
 }
 
 /// As faketime(1) takes it.

@@ -232,7 +232,7 @@ impl Cluster {
             bail!("clocks cannot be set: nodes are not fitted for it");
         };
         if let Some(process) = &slot.process {
-            clock::follows(process.id())?;
+            clock::follows(process.id()).await?;
         }
         clock.ahead_ms(library)
     }
