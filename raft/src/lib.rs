@@ -16,6 +16,7 @@
 
 mod agreement;
 mod backup;
+mod batches;
 mod clock;
 mod config;
 mod counters;

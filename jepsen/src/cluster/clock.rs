@@ -96,7 +96,8 @@ impl Clock {
 pub(super) async fn follows(pid: u32) -> anyhow::Result<()> {
     let until = Instant::now() + LOADING;
     loop {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).context("cannot look at a process")?;
+        let maps =
+            std::fs::read_to_string(format!("/proc/{pid}/maps")).context("cannot look at a process")?;
         if maps.contains("libfaketime") {
             return Ok(());
         }
