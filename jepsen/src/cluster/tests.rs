@@ -179,3 +179,73 @@ async fn a_wiped_node_is_replaced_by_a_new_member() {
     cluster.wait_until_ready(PATIENCE).await.expect("all serve");
     assert!(cluster.is_settled(follower).await);
 }
+
+/// Bytes that do not compress.
+fn noise(count: usize) -> Vec<u8> {
+    let ids = std::iter::repeat_with(uuid::Uuid::new_v4);
+    ids.flat_map(uuid::Uuid::into_bytes).take(count).collect()
+}
+
+/// A process that is killed with unread bytes ends its streams by a packet that is sent once. Where that is lost, nothing
+/// ever tells the other end, unless it asks.
+#[tokio::test]
+async fn a_follower_that_dies_unheard_while_it_takes_a_snapshot_is_caught_up() {
+    let fittings = Fittings {
+        snapshots: true,
+        disks: Some(1),
+        ..Fittings::default()
+    };
+    let Some((_dir, cluster)) = cluster(Isolation::Namespaces, 3, fittings).await else {
+        return;
+    };
+    let leader = cluster.leader().await.expect("all serve");
+    let follower = follower(&cluster).await;
+    let disk = cluster.disk(follower).await.expect("it is fitted with one");
+    let network = cluster.network();
+    for (from, to) in [(leader, follower), (follower, leader)] {
+        network.cut(from, to).await.expect("cuts");
+    }
+    let lacks = cluster.status(follower).await.expect("answers").applied;
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut written = 0;
+    eventually("the log that it lacks is gone", async || {
+        written += 1;
+        let put = http
+            .put(format!("{}/v1/kv/key-{written}", cluster.node(leader).http))
+            .header("content-type", "application/octet-stream")
+            .body(noise(256));
+        let put = put.send().await.expect("answers");
+        assert!(put.status().is_success(), "{}", put.status());
+        let status = cluster.status(leader).await.expect("answers");
+        status.first_log > lacks + 1
+    })
+    .await;
+
+    let faults = disk.faults();
+    disk.set(Faults {
+        write_delay: Duration::from_secs(3),
+        ..faults
+    });
+    for (from, to) in [(leader, follower), (follower, leader)] {
+        network.mend(from, to).await.expect("mends");
+    }
+    let log = cluster.node(follower).dir.join("onward.log");
+    eventually("a snapshot is on its way", async || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("receiving a snapshot"))
+    })
+    .await;
+    // Until all of it has arrived: more than is read at once, and no more than the socket holds beside that.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    network.cut(follower, leader).await.expect("cuts");
+    disk.set(faults);
+    cluster.kill(follower).await.expect("kills");
+    network.mend(follower, leader).await.expect("mends");
+
+    let wanted = cluster.status(leader).await.expect("answers").applied;
+    cluster.start_node(follower).await.expect("starts");
+    eventually("it has what the others have", async || {
+        let status = cluster.status(follower).await;
+        status.is_ok_and(|status| status.applied >= wanted)
+    })
+    .await;
+}

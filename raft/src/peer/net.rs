@@ -1,7 +1,7 @@
 //! Streams between peers behind a trait: TCP in production, a simulated network in simulation.
 
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::TcpUserTimeout;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
 use onward_statemachine::ports::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
@@ -39,9 +39,20 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// TCP without Nagle's delay: a frame is written at once and waited for.
 pub(crate) struct Tcp;
 
+/// After so much silence, and so often from then on, the other end is asked whether it is still there: one whose process or
+/// machine went down unheard says no, and who waits for its answer would wait for ever.
+const SILENCE: Duration = Duration::from_secs(3);
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often in a row it may leave that unanswered.
+const ASKS_MAX: u32 = 3;
+
 fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     setsockopt(stream, TcpUserTimeout, &(patience.as_millis() as u32))?;
+    setsockopt(stream, TcpKeepIdle, &(SILENCE.as_secs() as u32))?;
+    setsockopt(stream, TcpKeepInterval, &(ASK_INTERVAL.as_secs() as u32))?;
+    setsockopt(stream, TcpKeepCount, &ASKS_MAX)?;
+    setsockopt(stream, KeepAlive, &true)?;
     Ok(())
 }
 
@@ -94,6 +105,9 @@ mod tests {
             let bound = getsockopt(&stream, TcpUserTimeout).expect("is read");
             assert_eq!(u128::from(bound), PATIENCE.as_millis());
             assert!(stream.nodelay().expect("is read"));
+            assert!(getsockopt(&stream, KeepAlive).expect("is read"));
+            let idle = getsockopt(&stream, TcpKeepIdle).expect("is read");
+            assert_eq!(u64::from(idle), SILENCE.as_secs());
         }
     }
 }
