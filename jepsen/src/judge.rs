@@ -82,12 +82,19 @@ fn log_index(workload: &str, calls: &[Call], finals: &Finals) -> Verdict {
     log_index::check(&claims, &journals).verdict("log-index")
 }
 
-/// Whether the harness did its work: it came to the end, and its clients were served.
+/// Whether the harness did its work: it came to the end, and its clients were served. Where it was kept from the end by nodes
+/// that cannot be read, that is their failure.
 fn harness(run: &RunFile, records: &[Record], calls: &[Call]) -> Verdict {
     let ended = records
         .iter()
         .any(|record| matches!(record, Record::Stage(stage) if stage.stage == StageName::End));
     let ok = calls.iter().filter(|call| call.outcome() == Outcome::Ok).count();
+    if let Some(failure) = &run.failure
+        && began(records, StageName::FinalReads).is_some()
+    {
+        // All was healed and nodes had a minute to be read.
+        return Verdict::new(Kind::Liveness, "final-reads", Finding::Fail, failure.clone());
+    }
     let why = match &run.failure {
         Some(failure) => Some(failure.clone()),
         None if !run.finished || !ended => Some("the run was cut short".to_owned()),
