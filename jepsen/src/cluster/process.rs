@@ -93,7 +93,10 @@ impl Process {
     /// Asks it to stop and waits until it has.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM)?;
-        self.resume().await?;
+        // Only one that stands has to be let go on, and one that does not may be gone by now.
+        if self.paused {
+            self.resume().await?;
+        }
         self.gone_within(STOP_PATIENCE).await
     }
 
