@@ -1,6 +1,5 @@
 //! What all parts of a running node share.
 
-use crate::batches::Batches;
 use crate::clock::ClusterClock;
 use crate::config::{InitialMember, Limits, SnapshotPolicy, Timings};
 use crate::counters::Counters;
@@ -51,7 +50,6 @@ pub(crate) struct Engine {
     pub(crate) rounds: Rounds,
     pub(crate) reports: Reports,
     pub(crate) room: Room,
-    pub(crate) batches: Arc<Batches>,
     /// Told when there is something for the leader to settle.
     pub(crate) judge: Notify,
     pub(crate) queue: Queue,
@@ -102,7 +100,6 @@ impl Engine {
             rounds: Rounds::default(),
             reports: Reports::default(),
             room: Room::default(),
-            batches: Arc::default(),
             judge: Notify::new(),
             queue: Queue::default(),
             changing: tokio::sync::Mutex::default(),

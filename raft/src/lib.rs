@@ -16,7 +16,6 @@
 
 mod agreement;
 mod backup;
-mod batches;
 mod clock;
 mod config;
 mod counters;

@@ -265,7 +265,6 @@ impl Node {
         tasks.spawn(server::serve(engine.clone(), listener));
         tasks.spawn(engine.clone().follow_leadership());
         tasks.spawn(engine.clone().watch_log());
-        tasks.spawn(engine.clone().hand_over_batches());
         tasks.spawn(engine.clone().keep_reporting());
         tasks.spawn(engine.clone().keep_agreement());
         tasks.spawn(engine.clone().keep_room(config.limits));

@@ -5,7 +5,6 @@
 //! tried again under the same id until its deadline, over as many leaders as there are: duplicates are recognised when
 //! they are applied, so it is done once.
 
-use crate::batches::Submission;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::engine::Engine;
@@ -149,11 +148,9 @@ impl Engine {
                 return answer(Proposed::Poisonous(fault.to_string()));
             }
         }
-        let batches = self.batches.clone();
         let reply = Reply::new(
             move |written: Option<openraft::raft::ClientWriteResult<TypeConfig>>| {
                 drop((guard, held));
-                batches.ended();
                 answer(match written {
                     Some(Ok(written)) => match written.data.0 {
                         Some(outcome) => Proposed::Done(outcome),
@@ -168,7 +165,8 @@ impl Engine {
         tracing::debug!(command_id = %envelope.command_id, bytes = bytes.len(), "handed to consensus");
         let mut payload = Payload::from(Bytes::from(bytes));
         payload.passed.proposed = Some(Instant::now());
-        self.hand_over(Submission { payload, reply }).await;
+        // When openraft has stopped, it drops the reply, which answers.
+        drop(self.raft.client_write_ff(payload, Some(reply)).await);
     }
 
     /// An id of now: by the time that the members agree on, which is what its age is measured by.
