@@ -3,35 +3,14 @@
 mod broken;
 
 use crate::deployments;
-use crate::support::{Cluster, ONWARD, Process, eventually, free_ports};
+use crate::support::alone::{json, onward, serve, text};
+use crate::support::{Cluster, ONWARD, Process, eventually};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-pub fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-/// Runs the binary, which needs no cluster for it.
-fn onward(arguments: &[&str]) -> Output {
-    Command::new(ONWARD)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
-}
-
-/// Runs the binary with `-o json`; what it says, and whether it exited 0.
-pub fn json(arguments: &[&str]) -> (Value, bool) {
-    let output = onward(&[arguments, &["-o", "json"]].concat());
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let said = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{arguments:?} says no JSON: {error}; {stderr}"));
-    (said, output.status.success())
-}
 
 /// Backs a cluster up into `file`.
 fn backup(cluster: &Cluster, file: &Path) -> Value {
@@ -72,35 +51,6 @@ struct Restored {
     ingress: String,
     _processes: Vec<Process>,
     _dir: tempfile::TempDir,
-}
-
-/// Starts a node in `dir` and waits until it is ready; answers with its HTTP URL, and the addresses of its
-/// peers and its ingress.
-pub fn serve(dir: &Path, log: &Path, arguments: &[&str]) -> (Process, [String; 3]) {
-    let [http, peer, dns, ingress] = free_ports().map(|address| address.to_string());
-    let log = std::fs::File::options()
-        .append(true)
-        .create(true)
-        .open(log)
-        .expect("a log");
-    let child = Command::new(ONWARD)
-        .args(["serve", "--exit-with-parent", "--data-dir", text(dir)])
-        .args(["--http-listen", &http, "--peer-listen", &peer])
-        .args(["--dns-listen", &dns, "--ingress-listen", &ingress])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("a node starts");
-    let process = Process::of(child);
-    let http = format!("http://{http}");
-    let client = reqwest::blocking::Client::new();
-    eventually("the node is ready", || {
-        let ready = client.get(format!("{http}/readyz")).send();
-        ready.is_ok_and(|answer| answer.status().is_success())
-    });
-    (process, [http, peer, ingress])
 }
 
 /// Restores a backup and starts the new cluster of one.

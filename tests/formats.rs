@@ -1,8 +1,8 @@
 //! What earlier releases stored: each directory below `tests/formats` was written by one of them (`scripts/record-format`),
 //! is read by this one, and comes to the state that it came to then.
 
-use crate::backup::{json, serve, text};
 use crate::support::ONWARD;
+use crate::support::alone::{json, serve, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 //! Backups and restores that break off in the middle, and disks that are full.
 
-use super::{backup, fill, json, onward, put, text};
+use super::{backup, fill, put};
+use crate::support::alone::{json, onward, text};
 use crate::support::{Cluster, ONWARD, PATIENCE, Process, eventually, signal};
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,6 @@
 //! A cluster of real processes for a test: started by `onward dev`, stopped by process id, its directory removed.
 
+pub mod alone;
 pub mod load;
 pub mod newcomer;
 
