@@ -68,6 +68,7 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
     }
     let offer = Arc::new(Offer {
         tickets: AtomicU64::new(0),
+        values: Values::new(load::VALUE_BYTES),
         in_time: AtomicU64::new(0),
         turned_away: AtomicU64::new(0),
         begin: Instant::now() + Duration::from_secs(2),
@@ -102,6 +103,7 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
 /// The timetable that all connections work off.
 struct Offer {
     tickets: AtomicU64,
+    values: Values,
     /// Acknowledged before the time was up: what is still under way then counts for nothing.
     in_time: AtomicU64,
     turned_away: AtomicU64,
@@ -111,21 +113,31 @@ struct Offer {
 }
 
 impl Offer {
+    /// What is next due, and when; those that are too late by now are given up in one step, since it is not the work of the
+    /// generator that is measured.
+    fn next(&self) -> (u64, Duration) {
+        let given_up = self.begin.elapsed().saturating_sub(LATE);
+        let given_up = (given_up.as_secs_f64() * self.a_second as f64) as u64;
+        self.tickets.fetch_max(given_up, Relaxed);
+        let ticket = self.tickets.fetch_add(1, Relaxed);
+        (
+            ticket,
+            Duration::from_secs_f64(ticket as f64 / self.a_second as f64),
+        )
+    }
+
     /// Writes what is next due, over and over; the tickets that were acknowledged.
     async fn write(self: Arc<Self>, mut client: Client) -> Result<Vec<u64>> {
-        let values = Values::new(load::VALUE_BYTES);
         let mut acknowledged = Vec::new();
         loop {
-            let ticket = self.tickets.fetch_add(1, Relaxed);
-            let due = Duration::from_secs_f64(ticket as f64 / self.a_second as f64);
+            let (ticket, due) = self.next();
             if due >= self.until {
                 return Ok(acknowledged);
             }
-            sleep_until(self.begin + due).await;
-            if self.begin.elapsed() > due + LATE {
-                continue;
+            if due > self.begin.elapsed() {
+                sleep_until(self.begin + due).await;
             }
-            let value = values.of(ticket);
+            let value = self.values.of(ticket);
             match client.try_put(&format!("overload-{ticket}"), &value).await? {
                 Put::Done => {
                     acknowledged.push(ticket);
