@@ -1,7 +1,7 @@
 //! Streams between peers behind a trait: TCP in production, a simulated network in simulation.
 
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
 use onward_statemachine::ports::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
@@ -40,18 +40,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Tcp;
 
 /// After so much silence, and so often from then on, the other end is asked whether it is still there: one whose process or
-/// machine went down unheard says no, and who waits for its answer would wait for ever.
-const SILENCE: Duration = Duration::from_secs(3);
-const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often in a row it may leave that unanswered.
-const ASKS_MAX: u32 = 3;
+/// machine went down unheard says no, and who waits for its answer would wait for ever. One that says nothing is given up after
+/// the stream's patience, however often it was asked (tcp(7), `TCP_USER_TIMEOUT`).
+const SILENCE: Duration = Duration::from_secs(1);
 
 fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     setsockopt(stream, TcpUserTimeout, &(patience.as_millis() as u32))?;
     setsockopt(stream, TcpKeepIdle, &(SILENCE.as_secs() as u32))?;
-    setsockopt(stream, TcpKeepInterval, &(ASK_INTERVAL.as_secs() as u32))?;
-    setsockopt(stream, TcpKeepCount, &ASKS_MAX)?;
+    setsockopt(stream, TcpKeepInterval, &(SILENCE.as_secs() as u32))?;
     setsockopt(stream, KeepAlive, &true)?;
     Ok(())
 }
