@@ -91,8 +91,9 @@ fn harness(run: &RunFile, records: &[Record], calls: &[Call]) -> Verdict {
     let ok = calls.iter().filter(|call| call.outcome() == Outcome::Ok).count();
     if let Some(failure) = &run.failure
         && began(records, StageName::FinalReads).is_some()
+        && !ended
     {
-        // All was healed and nodes had a minute to be read.
+        // All was healed, and nodes had a minute to be read.
         return Verdict::new(Kind::Liveness, "final-reads", Finding::Fail, failure.clone());
     }
     let why = match &run.failure {

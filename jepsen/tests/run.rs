@@ -93,9 +93,9 @@ fn a_run_against_nothing_is_a_failure_of_the_harness() {
     }
 }
 
-/// A run whose clients were told `outcome` of all that they asked.
-fn told(dir: &Path, outcome: Outcome) -> Finding {
-    let directory = Directory::create(&Options {
+/// A directory of a run that is told and not made.
+fn directory(dir: &Path, name: &str) -> Directory {
+    Directory::create(&Options {
         workload: "register".to_owned(),
         nemeses: Vec::new(),
         nodes: 3,
@@ -105,11 +105,16 @@ fn told(dir: &Path, outcome: Outcome) -> Finding {
         other_binary: None,
         isolation: Isolation::Loopback,
         dir: dir.to_owned(),
-        name: Some(format!("{outcome:?}")),
+        name: Some(name.to_owned()),
         clients: 1,
         rate: None,
     })
-    .expect("a directory");
+    .expect("a directory")
+}
+
+/// A run whose clients were told `outcome` of all that they asked.
+fn told(dir: &Path, outcome: Outcome) -> Finding {
+    let directory = directory(dir, &format!("{outcome:?}"));
     let recorder = Recorder::create(directory.path()).expect("a history");
     recorder.stage(StageName::Faults);
     let demand = Demand::read("read", serde_json::json!({"key": "register/1"}));
@@ -139,6 +144,32 @@ fn clients_that_never_connect_are_a_failure_of_the_harness() {
     assert_eq!(told(dir.path(), Outcome::Fail), Finding::Fail);
     assert_eq!(told(dir.path(), Outcome::Info), Finding::Fail);
     assert_eq!(told(dir.path(), Outcome::Ok), Finding::Pass);
+}
+
+#[test]
+fn a_node_that_cannot_be_read_at_the_end_is_no_failure_of_the_harness() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let judged = |name, stages: &[StageName]| {
+        let directory = directory(dir.path(), name);
+        let recorder = Recorder::create(directory.path()).expect("a history");
+        for stage in stages {
+            recorder.stage(*stage);
+        }
+        recorder.finish().expect("a whole history");
+        directory
+            .finish(Some("it went wrong".to_owned()))
+            .expect("writable");
+        let verdicts = judge::judge(&directory);
+        let failed = verdicts.iter().find(|verdict| verdict.finding == Finding::Fail);
+        let failed = failed.expect("it failed");
+        (failed.kind, failed.summary.clone())
+    };
+    let why = "it went wrong".to_owned();
+    let reading = [StageName::Faults, StageName::FinalReads];
+    assert_eq!(judged("reading", &reading), (Kind::Liveness, why.clone()));
+    assert_eq!(judged("before", &reading[..1]), (Kind::Harness, why.clone()));
+    let read = [reading[0], reading[1], StageName::End];
+    assert_eq!(judged("saving", &read), (Kind::Harness, why));
 }
 
 #[test]
