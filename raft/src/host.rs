@@ -1,19 +1,17 @@
-//! What a node stands on: a file system, two databases, a network, a clock. The machine's in production; in simulation
+//! What a node stands on: a file system, a database, a network, a clock. The machine's in production; in simulation
 //! models of them, so that the same code runs on either.
 
 use crate::clock::{Clock, SystemClock};
 use crate::files::{Disk, Files};
-use crate::log::disk::{LogDisk, RocksLog};
+use crate::log::disk::Sizes;
 use crate::peer::net::{Net, Tcp};
 use crate::state::database::{RocksState, StateDisk};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens the databases of a node.
+/// Opens the database of a node.
 pub(crate) trait Stores: Send + Sync + 'static {
-    /// Opens or creates the log in the directory `path`.
-    fn open_log(&self, path: &Path) -> io::Result<Arc<dyn LogDisk>>;
     /// Opens or creates the state in the directory `path`.
     fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>>;
     /// Opens the state in the directory `path` for reading, and leaves what is there as it is.
@@ -31,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) stores: Arc<dyn Stores>,
     pub(crate) net: Arc<dyn Net>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The sizes of the log's files.
+    pub(crate) log: Sizes,
 }
 
 impl Host {
@@ -41,6 +41,7 @@ impl Host {
             stores: Arc::new(Rocks),
             net: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
+            log: Sizes::default(),
         }
     }
 }
@@ -49,10 +50,6 @@ impl Host {
 pub(crate) struct Rocks;
 
 impl Stores for Rocks {
-    fn open_log(&self, path: &Path) -> io::Result<Arc<dyn LogDisk>> {
-        Ok(Arc::new(RocksLog::open(path)?))
-    }
-
     fn open_state(&self, path: &Path) -> io::Result<Arc<dyn StateDisk>> {
         Ok(Arc::new(RocksState::open(path)?))
     }

@@ -20,7 +20,7 @@ use super::{LoadError, load};
 use crate::counters::Counters;
 use crate::host::Host;
 use crate::identity::{self, Identity, RESTORING};
-use crate::log::disk::Write;
+use crate::log::disk::{LogDisk, Write};
 use crate::log::watermark::Watermark;
 use crate::node::StartError;
 use crate::state::database::StateDisk;
@@ -260,9 +260,9 @@ impl Restoring<'_> {
         let (last, vote) = (settling.last, settling.vote());
         drop(disk);
 
-        let log = self.host.stores.open_log(&dir.join("log")).map_err(&at_dir)?;
+        let log = LogDisk::open(&self.host.files, &dir.join("log"), self.host.log).map_err(&at_dir)?;
         let begin = [
-            Write::Purge { first: 0, upto: last },
+            Write::Purge(last),
             Write::Committed(Some(last)),
             Write::Vote(vote),
         ];

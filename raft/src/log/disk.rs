@@ -1,20 +1,32 @@
-//! The disk under the log: a small trait, so that a model which loses, tears and delays writes can take its place, and
-//! RocksDB behind it.
+//! The disk under the log: numbered [segments](super::segment) in one directory, written one behind the other.
+//!
+//! # Why not a database
+//! Entries are written once, in order, read seldom, and forgotten from the front. A database would write each of them to its
+//! own log and then to a table, and search for keys that are places in a file (docs/decisions/0011-segments.md).
+//!
+//! # Files
+//! - `NUMBER.log`, without a gap. Only the last is written to, and only at its end. Opening a log ends its last segment:
+//!   nothing is ever written behind what a crash may have torn.
+//! - `NUMBER.spare`: a segment that held only purged entries. The next one takes its file, for writing over what a
+//!   file holds needs no commit of the file system's journal. Where there is none, the file grows by zeros ahead of
+//!   what is written, so that most syncs are of written blocks, too.
+//!
+//! # What a crash takes
+//! Of what was not synced, all from some frame on. What comes back was read from the page cache, which a sync that failed
+//! leaves unwritten and clean: so the last segment is written over itself and synced before anything relies on it.
+//! Damage in a segment that is not the last is an error, for that was synced as a whole; in the last it looks like the
+//! end, and the [watermark](super::watermark) tells.
 
-use super::record;
-use crate::state::database::quiet;
+use super::index::{Index, Place, Segment};
+use super::replay::Replay;
+use super::segment::{FRAME_BYTES, Framer, Head, Standing};
+use crate::files::{File, Files, Open};
 use crate::types::{Entry, LeaderId, LogId, Vote};
-use bytes::Bytes;
 use onward_statemachine::codec;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
-};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One write. A sequence of them lands in order; a crash keeps a prefix of what was not synced yet.
 #[derive(Debug, Clone)]
@@ -27,8 +39,8 @@ pub(crate) enum Write {
     Committed(Option<LogId>),
     /// Forget all entries from this index on.
     TruncateFrom(u64),
-    /// Forget all entries from `first` up to `upto`.
-    Purge { first: u64, upto: LogId },
+    /// Forget all entries up to this one.
+    Purge(LogId),
 }
 
 /// What a log holds when it is opened.
@@ -42,25 +54,37 @@ pub(crate) struct Recovered {
     pub(crate) last: Option<LogId>,
 }
 
-/// Durable storage of log entries.
-pub(crate) trait LogDisk: Send + Sync + 'static {
+/// A log to read.
+pub(crate) trait ReadLog {
     /// What is there.
     fn recover(&self) -> io::Result<Recovered>;
     /// The entries `from..to` that are there, in order; stops after `bytes_max`, though never before the first entry.
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>>;
-    /// Writes all of `writes` in order; with `sync`, they and all before them are durable at return.
-    fn write(&self, writes: &[Write], sync: bool) -> io::Result<()>;
-    /// Makes everything written durable.
-    fn sync(&self) -> io::Result<()>;
-    /// Drops the files that hold nothing but purged entries, where there are such.
-    fn reclaim(&self) -> io::Result<()>;
 }
 
-const LOG: &str = "log";
-const META: &str = "meta";
-const VOTE: &[u8] = b"vote";
-const COMMITTED: &[u8] = b"committed";
-const PURGED: &[u8] = b"purged";
+/// The sizes of a log's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// From this size on nothing is added to a segment, in bytes.
+    pub(crate) segment_bytes: u64,
+    /// By how much a file grows ahead of what is written to it.
+    pub(crate) ahead_bytes: u64,
+    /// How many files are kept for the segments to come.
+    pub(crate) spares: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes {
+            segment_bytes: 32 << 20,
+            ahead_bytes: 1 << 20,
+            spares: 4,
+        }
+    }
+}
+
+/// What a large batch leaves of the buffer that it was put together in.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Serialize, Deserialize)]
 struct StoredLogId {
@@ -69,14 +93,7 @@ struct StoredLogId {
     index: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredVote {
-    term: u64,
-    node: u64,
-    committed: bool,
-}
-
-/// Encodes a log id for a meta row.
+/// Encodes a log id as it is stored.
 pub(crate) fn encode_log_id(id: &LogId) -> Vec<u8> {
     codec::encode(&StoredLogId {
         term: id.leader_id.term,
@@ -103,212 +120,289 @@ pub(crate) fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) 
     io::Error::other(error)
 }
 
-/// The `log/` database.
-///
-/// Recycled write-ahead files spare each sync the file system's journal commit, which halves its median and cuts its
-/// tail; with them, RocksDB recovers to the last intact record (point in time).
-pub(crate) struct RocksLog {
-    db: DB,
-    /// Up to where purged entries were dropped for good.
-    reclaimed: AtomicU64,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn options() -> Options {
-    let mut options = Options::default();
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_max_total_wal_size(128 << 20);
-    options.set_track_and_verify_wals_in_manifest(true);
-    options.set_paranoid_checks(true);
-    options.set_max_background_jobs(2);
-    options.set_keep_log_file_num(4);
-    options.set_stats_dump_period_sec(0);
-    options
+/// What only the writer knows.
+#[derive(Default)]
+pub(super) struct Pen {
+    pub(super) standing: Standing,
+    /// The number of the last segment; 0 before the first.
+    pub(super) number: u64,
+    /// How much of it is part of the log, in bytes.
+    pub(super) end: u64,
+    /// The last segment, if it is written to.
+    open: Option<OpenSegment>,
+    /// Files for the segments to come.
+    pub(super) spares: Vec<PathBuf>,
+    buffer: Vec<u8>,
 }
 
-/// What the tail in RAM does not have is read in order, and seldom twice.
-const BLOCK_CACHE_BYTES: usize = 8 << 20;
-
-/// One cache for all: without, each family has its own, which takes several MiB before anything is in it. The default family
-/// is there whether it is used or not.
-fn families() -> [ColumnFamilyDescriptor; 3] {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
-    let mut unused = Options::default();
-    unused.set_block_based_table_factory(&blocks);
-    unused.set_write_buffer_size(1 << 20);
-    let mut log = Options::default();
-    log.set_block_based_table_factory(&blocks);
-    log.set_write_buffer_size(32 << 20);
-    log.set_max_write_buffer_number(4);
-    log.set_compression_type(DBCompressionType::None);
-    let mut meta = Options::default();
-    meta.set_block_based_table_factory(&blocks);
-    meta.set_write_buffer_size(1 << 20);
-    [
-        ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, unused),
-        ColumnFamilyDescriptor::new(LOG, log),
-        ColumnFamilyDescriptor::new(META, meta),
-    ]
+struct OpenSegment {
+    file: Arc<dyn File>,
+    framer: Framer,
+    /// The length of its file.
+    length: u64,
+    /// Whether all of it is synced.
+    synced: bool,
 }
 
-impl RocksLog {
-    /// Opens or creates the database.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = options();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_recycle_log_file_num(4);
-        let db = DB::open_cf_descriptors(&options, path, families()).map_err(other)?;
-        let reclaimed = AtomicU64::new(0);
-        Ok(RocksLog { db, reclaimed })
-    }
-
-    /// Opens the database for reading, and leaves what is there as it is.
-    pub(crate) fn open_frozen(path: &Path) -> io::Result<Self> {
-        let mut options = options();
-        options.set_info_logger(quiet());
-        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false).map_err(other)?;
-        let reclaimed = AtomicU64::new(0);
-        Ok(RocksLog { db, reclaimed })
-    }
-
-    fn family(&self, name: &str) -> &ColumnFamily {
-        self.db
-            .cf_handle(name)
-            .expect("every column family is opened with the database")
-    }
-
-    fn meta(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.db.get_cf(self.family(META), key).map_err(other)
-    }
-
-    fn decode(&self, key: &[u8], value: Bytes) -> io::Result<Entry> {
-        let entry = record::decode(value)?;
-        if key != entry.log_id.index.to_be_bytes() {
-            return Err(invalid(format!(
-                "the record of entry {} is at key {key:02x?}",
-                entry.log_id.index
-            )));
-        }
-        Ok(entry)
-    }
-}
-
-impl LogDisk for RocksLog {
-    fn recover(&self) -> io::Result<Recovered> {
-        let vote = self
-            .meta(VOTE)?
-            .map(|bytes| {
-                let stored: StoredVote = codec::decode(&bytes).map_err(invalid)?;
-                let leader_id = LeaderId {
-                    term: stored.term,
-                    node_id: stored.node,
-                };
-                let committed = stored.committed;
-                io::Result::Ok(Vote { leader_id, committed })
-            })
-            .transpose()?;
-        let id = |key| self.meta(key)?.map(|bytes| decode_log_id(&bytes)).transpose();
-        let purged = id(PURGED)?;
-        let mut newest = self.db.iterator_cf(self.family(LOG), IteratorMode::End);
-        let last = match newest.next().transpose().map_err(other)? {
-            Some((key, value)) => Some(self.decode(&key, value.to_vec().into())?.log_id),
-            None => None,
-        };
-        // Behind a purge the first index is known, and a search would walk its tombstones.
-        let first = match purged {
-            Some(_) => 0,
-            None => self
-                .read(0, u64::MAX, 0)?
-                .first()
-                .map_or(0, |entry| entry.log_id.index),
-        };
-        Ok(Recovered {
-            first,
-            vote,
-            committed: id(COMMITTED)?,
-            purged,
-            last: last.max(purged),
-        })
-    }
-
-    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to.to_be_bytes());
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(LOG), options);
-        rows.seek(from.to_be_bytes());
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        while let Some((key, value)) = rows.item() {
-            bytes += value.len();
-            if bytes > bytes_max && !entries.is_empty() {
-                return Ok(entries);
+impl OpenSegment {
+    /// Writes `bytes`, which it may lengthen by zeros.
+    fn write(&mut self, bytes: &mut Vec<u8>, at: u64, sizes: &Sizes) -> io::Result<()> {
+        let end = at + bytes.len() as u64;
+        if end > self.length {
+            // For a large write growing costs little beside the writing itself.
+            let ahead = sizes.ahead_bytes.min(sizes.segment_bytes.saturating_sub(end));
+            if (bytes.len() as u64) < ahead / 4 {
+                bytes.resize(bytes.len() + ahead as usize, 0);
             }
-            entries.push(self.decode(key, Bytes::copy_from_slice(value))?);
-            rows.next();
+            self.length = at + bytes.len() as u64;
         }
-        rows.status().map_err(other)?;
-        Ok(entries)
+        self.synced = false;
+        self.file.write_at(bytes, at)
     }
 
-    fn write(&self, writes: &[Write], sync: bool) -> io::Result<()> {
-        let (log, meta) = (self.family(LOG), self.family(META));
-        let mut batch = WriteBatch::default();
-        let mut record_bytes = Vec::new();
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.synced {
+            self.file.sync()?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+}
+
+/// The log's directory.
+pub(crate) struct LogDisk {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    sizes: Sizes,
+    index: Mutex<Index>,
+    pen: Mutex<Pen>,
+}
+
+impl LogDisk {
+    /// Opens or creates the log in `dir`.
+    ///
+    /// # Errors
+    /// Of kind [`InvalidData`](io::ErrorKind::InvalidData) where something is damaged or gone that was synced.
+    pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, sizes: Sizes) -> io::Result<Self> {
+        files.create_dir(dir)?;
+        files.sync_dir(dir.parent().unwrap_or(dir))?;
+        let mut replay = Replay::of(files, dir)?;
+        replay.settle(dir)?;
+        Ok(LogDisk::over(replay, dir, sizes))
+    }
+
+    /// Opens the log in `dir` for reading, and leaves what is there as it is.
+    ///
+    /// # Errors
+    /// As [`LogDisk::open`].
+    pub(crate) fn open_frozen(files: &Arc<dyn Files>, dir: &Path) -> io::Result<Self> {
+        Ok(LogDisk::over(Replay::of(files, dir)?, dir, Sizes::default()))
+    }
+
+    fn over(replay: Replay, dir: &Path, sizes: Sizes) -> Self {
+        LogDisk {
+            files: replay.files,
+            dir: dir.to_owned(),
+            sizes,
+            index: Mutex::new(replay.index),
+            pen: Mutex::new(replay.pen),
+        }
+    }
+
+    /// Where the entries `from..to` are.
+    #[cfg(test)]
+    pub(super) fn pieces(&self, from: u64, to: u64) -> Vec<super::index::Piece> {
+        lock(&self.index).pieces(from, to, usize::MAX)
+    }
+
+    /// Writes all of `writes` in order; with `sync`, they and all before them are durable at return.
+    pub(crate) fn write(&self, writes: &[Write], sync: bool) -> io::Result<()> {
+        let pen = &mut *lock(&self.pen);
+        if pen.open.is_none() || pen.end >= self.sizes.segment_bytes {
+            self.turn(pen)?;
+        }
+        let Some(open) = &mut pen.open else {
+            return Err(other("the log has no segment that is written to"));
+        };
+        pen.buffer.clear();
+        let mut places = Vec::new();
         for write in writes {
             match write {
                 Write::Append(entries) => {
                     for entry in entries {
-                        record_bytes.clear();
-                        record::encode(entry, &mut record_bytes);
-                        batch.put_cf(log, entry.log_id.index.to_be_bytes(), &record_bytes);
+                        let start = pen.buffer.len() + FRAME_BYTES;
+                        open.framer.entry(&mut pen.buffer, entry);
+                        places.push(Place {
+                            segment: pen.number,
+                            at: pen.end + start as u64,
+                            bytes: pen.buffer.len() - start,
+                        });
                     }
                 }
-                Write::Vote(vote) => {
-                    let stored = StoredVote {
-                        term: vote.leader_id.term,
-                        node: vote.leader_id.node_id,
-                        committed: vote.committed,
-                    };
-                    batch.put_cf(meta, VOTE, codec::encode(&stored));
-                }
-                Write::Committed(Some(id)) => batch.put_cf(meta, COMMITTED, encode_log_id(id)),
-                Write::Committed(None) => batch.delete_cf(meta, COMMITTED),
-                Write::TruncateFrom(from) => {
-                    batch.delete_range_cf(log, &from.to_be_bytes()[..], &[u8::MAX; 9][..]);
-                }
-                Write::Purge { first, upto } => {
-                    batch.put_cf(meta, PURGED, encode_log_id(upto));
-                    batch.delete_range_cf(log, first.to_be_bytes(), (upto.index + 1).to_be_bytes());
-                }
+                write => open.framer.note(&mut pen.buffer, write),
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(other)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.db.flush_wal(true).map_err(other)
-    }
-
-    fn reclaim(&self) -> io::Result<()> {
-        let Some(purged) = self
-            .meta(PURGED)?
-            .map(|bytes| decode_log_id(&bytes))
-            .transpose()?
-        else {
-            return Ok(());
-        };
-        if self.reclaimed.swap(purged.index, Relaxed) == purged.index {
-            return Ok(());
+        let end = pen.end + pen.buffer.len() as u64;
+        open.write(&mut pen.buffer, pen.end, &self.sizes)?;
+        pen.end = end;
+        pen.buffer.clear();
+        pen.buffer.shrink_to(BUFFER_BYTES_MAX);
+        if sync {
+            open.sync()?;
         }
-        // The note of what is purged must not be behind the files that are gone.
-        self.sync()?;
-        let log = self.family(LOG);
-        self.db.flush_cf(log).map_err(other)?;
-        let (from, to) = (0_u64.to_be_bytes(), (purged.index + 1).to_be_bytes());
-        self.db.compact_range_cf(log, Some(from), Some(to));
+        self.note(pen, writes, places)
+    }
+
+    /// Takes in what was written.
+    fn note(&self, pen: &mut Pen, writes: &[Write], places: Vec<Place>) -> io::Result<()> {
+        let mut places = places.into_iter();
+        let mut index = lock(&self.index);
+        let mut purged = false;
+        for write in writes {
+            pen.standing.take(write);
+            index.take(write);
+            if let Write::Append(entries) = write {
+                for (entry, place) in entries.iter().zip(&mut places) {
+                    index.append(entry.log_id.index, place)?;
+                }
+            }
+            purged |= matches!(write, Write::Purge(_));
+        }
+        drop(index);
+        if purged { self.retire(pen) } else { Ok(()) }
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        lock(&self.pen).open.as_mut().map_or(Ok(()), OpenSegment::sync)
+    }
+
+    /// Lets go of the room that nothing is kept in.
+    pub(crate) fn reclaim(&self) -> io::Result<()> {
+        let pen = &mut *lock(&self.pen);
+        self.retire(pen)?;
+        for spare in pen.spares.drain(..) {
+            self.files.remove_file(&spare)?;
+        }
         Ok(())
     }
+
+    /// Ends the last segment and begins the next.
+    fn turn(&self, pen: &mut Pen) -> io::Result<()> {
+        if let Some(open) = &mut pen.open {
+            open.sync()?;
+        }
+        let number = pen.number + 1;
+        let path = segment_path(&self.dir, number);
+        // One that a crash cut off before it had a head.
+        if self.files.exists(&path) {
+            self.files.remove_file(&path)?;
+        }
+        if let Some(spare) = pen.spares.pop() {
+            self.files.rename(&spare, &path)?;
+        }
+        let file: Arc<dyn File> = self.files.open(&path, Open::Write)?.into();
+        // A spare keeps what it held until its new name is durable: under the old one that may still be looked for.
+        self.files.sync_dir(&self.dir)?;
+        let mut open = OpenSegment {
+            length: file.length()?,
+            framer: Framer::new(number),
+            file: file.clone(),
+            synced: true,
+        };
+        let head = Head {
+            before: pen.end,
+            standing: pen.standing,
+        };
+        let mut bytes = Vec::new();
+        open.framer.head(&mut bytes, &head);
+        let end = bytes.len() as u64;
+        open.write(&mut bytes, 0, &self.sizes)?;
+        open.sync()?;
+        lock(&self.index).segments.push_back(Segment {
+            number,
+            file,
+            highest: None,
+        });
+        pen.open = Some(open);
+        pen.number = number;
+        pen.end = end;
+        Ok(())
+    }
+
+    /// Makes spare files of the segments that hold only purged entries.
+    fn retire(&self, pen: &mut Pen) -> io::Result<()> {
+        let Some(purged) = pen.standing.purged else {
+            return Ok(());
+        };
+        let retired = {
+            let segments = &mut lock(&self.index).segments;
+            let last = segments.len().saturating_sub(1);
+            let count = segments
+                .iter()
+                .take(last)
+                .take_while(|segment| segment.highest <= Some(purged.index))
+                .count();
+            segments.drain(..count).collect::<Vec<_>>()
+        };
+        if retired.is_empty() {
+            return Ok(());
+        }
+        // What says that they are purged must not be behind the files that are gone.
+        if let Some(open) = &mut pen.open {
+            open.sync()?;
+        }
+        for mut segment in retired {
+            let path = segment_path(&self.dir, segment.number);
+            let unread = Arc::get_mut(&mut segment.file).is_some();
+            if unread && pen.spares.len() < self.sizes.spares {
+                let spare = path.with_extension("spare");
+                self.files.rename(&path, &spare)?;
+                pen.spares.push(spare);
+            } else {
+                self.files.remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ReadLog for LogDisk {
+    fn recover(&self) -> io::Result<Recovered> {
+        let Standing {
+            vote,
+            committed,
+            purged,
+        } = lock(&self.pen).standing;
+        let (first, end) = {
+            let index = lock(&self.index);
+            (index.first, index.end())
+        };
+        let last = self.read(end.saturating_sub(1), end, usize::MAX)?;
+        Ok(Recovered {
+            vote,
+            committed,
+            purged,
+            first,
+            last: last.last().map(|entry| entry.log_id).max(purged),
+        })
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        // The pieces hold on to their files, which therefore are not written over meanwhile.
+        let pieces = lock(&self.index).pieces(from, to, bytes_max);
+        let mut entries = Vec::with_capacity(pieces.iter().map(|piece| piece.places.len()).sum());
+        for piece in pieces {
+            piece.read(&mut entries)?;
+        }
+        Ok(entries)
+    }
+}
+
+pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.log"))
 }

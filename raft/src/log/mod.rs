@@ -14,7 +14,11 @@
 //! A write or sync that fails stops the process; it is never retried.
 
 pub(crate) mod disk;
+pub(crate) mod former;
+mod index;
 pub(crate) mod record;
+mod replay;
+mod segment;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -24,7 +28,7 @@ mod writer;
 use crate::counters::Counters;
 use crate::host::Host;
 use crate::types::{Entry, EntryPayload, LogId, TypeConfig, Vote};
-use disk::{LogDisk, Recovered, other};
+use disk::{LogDisk, ReadLog, Recovered, other};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use std::fmt::Debug;
@@ -40,6 +44,10 @@ use writer::{Op, Writer};
 
 /// The most bytes of entries that one message to a peer carries, save for a single larger entry.
 const READ_BYTES_MAX: usize = 4 << 20;
+
+/// What to do about a log that is not what it was.
+const ADVICE: &str = "this node may no longer vote: wipe its data directory and let it join again under a new node id with \
+                      `onward serve --join URL`";
 
 /// Why a log is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +67,7 @@ pub(crate) struct LogStore {
 }
 
 struct Shared {
-    disk: Arc<dyn LogDisk>,
+    disk: LogDisk,
     tail: Mutex<Tail>,
     counters: Arc<Counters>,
 }
@@ -74,16 +82,18 @@ impl LogStore {
     /// Opens the log in `dir`, which holds the database `log/` and the watermark.
     pub(crate) fn open(dir: &Path, host: &Host, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let watermark = Watermark::open(&*host.files, &dir.join("watermark"))?;
-        LogStore::over(host.stores.open_log(&dir.join("log"))?, watermark, counters)
+        former::convert(&host.files, dir, host.log)?;
+        let disk =
+            LogDisk::open(&host.files, &dir.join("log"), host.log).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => OpenError::Forgot(format!("{error}; {ADVICE}")),
+                _ => error.into(),
+            })?;
+        LogStore::over(disk, watermark, counters)
     }
 
-    fn over(
-        disk: Arc<dyn LogDisk>,
-        watermark: Watermark,
-        counters: Arc<Counters>,
-    ) -> Result<Self, OpenError> {
+    fn over(disk: LogDisk, watermark: Watermark, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let recovered = disk.recover()?;
-        check_watermark(&*disk, &recovered, watermark.mark())?;
+        check_watermark(&disk, &recovered, watermark.mark())?;
         let shared = Arc::new(Shared {
             disk,
             tail: Mutex::new(Tail::new(&recovered)),
@@ -167,15 +177,13 @@ fn reaches(entries: &[Entry], range: &Range<u64>, whole: bool) -> bool {
 }
 
 pub(crate) fn check_watermark(
-    disk: &dyn LogDisk,
+    disk: &dyn ReadLog,
     recovered: &Recovered,
     mark: Mark,
 ) -> Result<(), OpenError> {
-    let advice = "this node may no longer vote: wipe its data directory and let it join again under a new node id with \
-                  `onward serve --join URL`";
     if recovered.last < mark.last {
         return Err(OpenError::Forgot(format!(
-            "the log ends at {}, but was durable up to {}: entries that this node acknowledged are gone; {advice}",
+            "the log ends at {}, but was durable up to {}: entries that this node acknowledged are gone; {ADVICE}",
             name(recovered.last),
             name(mark.last)
         )));
@@ -187,7 +195,7 @@ pub(crate) fn check_watermark(
     };
     if forgot_vote {
         return Err(OpenError::Forgot(format!(
-            "the vote {:?} is older than the durable vote {:?}; {advice}",
+            "the vote {:?} is older than the durable vote {:?}; {ADVICE}",
             recovered.vote, mark.vote
         )));
     }
@@ -198,7 +206,7 @@ pub(crate) fn check_watermark(
         let there = disk.read(last.index, last.index + 1, usize::MAX)?;
         if there.first().map(|entry| entry.log_id) != Some(last) {
             return Err(OpenError::Forgot(format!(
-                "entry {} is missing though it was durable; {advice}",
+                "entry {} is missing though it was durable; {ADVICE}",
                 name(mark.last)
             )));
         }
@@ -315,8 +323,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let mut tail = self.shared.tail();
-        let first = tail.purge(upto);
-        self.writer.queue(Op::Purge { first, upto });
+        tail.purge(upto);
+        self.writer.queue(Op::Purge(upto));
         Ok(())
     }
 }

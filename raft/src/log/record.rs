@@ -16,7 +16,8 @@ const VERSION: u8 = 1;
 const BLANK: u8 = 0;
 const ENVELOPE: u8 = 1;
 const MEMBERSHIP: u8 = 2;
-const HEADER_BYTES: usize = 1 + 4 + 1 + 3 * 8;
+/// What stands in front of a payload, with a checksum of the rest and of the payload.
+pub(super) const HEADER_BYTES: usize = 1 + 4 + 1 + 3 * 8;
 const CHECKED_FROM: usize = 5;
 
 /// Why bytes are not a record.
@@ -116,6 +117,26 @@ pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
     let checksum = crc32fast::hash(&out[start + CHECKED_FROM..]);
     out[start + 1..start + CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Whether `bytes` are a record that is as it was written.
+pub(super) fn is_intact(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_BYTES
+        && bytes[1..CHECKED_FROM] == crc32fast::hash(&bytes[CHECKED_FROM..]).to_le_bytes()
+}
+
+/// Whose record this is; its checksum is not looked at.
+pub(super) fn log_id(bytes: &[u8]) -> Result<LogId, RecordError> {
+    let mut header = bytes.get(..HEADER_BYTES).ok_or(RecordError::Short(bytes.len()))?;
+    if header[0] != VERSION {
+        return Err(RecordError::Version(header[0]));
+    }
+    header.advance(CHECKED_FROM + 1);
+    let leader_id = LeaderId {
+        term: header.get_u64_le(),
+        node_id: header.get_u64_le(),
+    };
+    Ok(LogId::new(leader_id, header.get_u64_le()))
 }
 
 /// Reads the record that is all of `bytes`. An envelope shares the bytes instead of copying them.

@@ -97,13 +97,11 @@ impl Tail {
         self.last = self.last.min(last).max(self.purged);
     }
 
-    /// Forgets all entries up to `upto`; returns the first index that there was.
-    pub(crate) fn purge(&mut self, upto: LogId) -> u64 {
-        let first = self.bounds().start;
+    /// Forgets all entries up to `upto`.
+    pub(crate) fn purge(&mut self, upto: LogId) {
         self.purged = self.purged.max(Some(upto));
         self.last = self.last.max(Some(upto));
         self.evict(|entry, _| entry.log_id.index <= upto.index);
-        first
     }
 
     /// The writer wrote everything up to `index`, unless it was truncated since.

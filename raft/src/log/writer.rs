@@ -25,10 +25,7 @@ pub(super) enum Op {
     Append(Vec<Entry>, IOFlushed<TypeConfig>, Instant),
     Vote(Vote, oneshot::Sender<()>),
     Truncate(Option<LogId>, u64),
-    Purge {
-        first: u64,
-        upto: LogId,
-    },
+    Purge(LogId),
 }
 
 /// The queue and the thread behind it.
@@ -279,9 +276,9 @@ impl Work {
                     self.truncations = count;
                     writes.push(Write::TruncateFrom(last.map_or(0, |id| id.index + 1)));
                 }
-                Op::Purge { first, upto } => {
+                Op::Purge(upto) => {
                     mark.last = mark.last.max(Some(upto));
-                    writes.push(Write::Purge { first, upto });
+                    writes.push(Write::Purge(upto));
                 }
             }
         }

@@ -8,11 +8,19 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::host::Host;
+use crate::log::disk::Sizes;
 use crate::{Node, StartError};
 use onward_statemachine::Millis;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Small, so that a run comes by the end of many segments.
+const LOG: Sizes = Sizes {
+    segment_bytes: 32 << 10,
+    ahead_bytes: 4 << 10,
+    spares: 2,
+};
 
 pub(crate) struct MachineState {
     pub(crate) world: World,
@@ -98,6 +106,7 @@ impl Machine {
             stores: Arc::new(SimulatedStores::new(process.clone())),
             net: Arc::new(MachineNet::new(process.clone())),
             clock: self.0.clone(),
+            log: LOG,
         };
         self.0.world.note(|| format!("n{} starts", self.0.id));
         let started = Within::new(process.clone(), Node::start_in(config, host)).await;

@@ -162,8 +162,8 @@ impl Look<'_> {
         }
         let empty = MemoryStore::default();
         let replayed = match snapshot {
-            Some(disk) => disk.read(|view| log::replay(view, log, begin, end)),
-            None => log::replay(&empty, log, begin, end),
+            Some(disk) => disk.read(|view| log::replay(view, &**log, begin, end)),
+            None => log::replay(&empty, &**log, begin, end),
         };
         match replayed {
             Ok(Some((entries, found))) if found == hash => {

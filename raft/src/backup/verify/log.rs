@@ -3,10 +3,12 @@
 use super::{FINDINGS_MAX, Look};
 use crate::files::Open;
 use crate::log::check_watermark;
-use crate::log::disk::{LogDisk, Recovered, RocksLog};
+use crate::log::disk::{LogDisk, ReadLog, Recovered};
+use crate::log::former::{FormerLog, is_former};
 use crate::log::watermark::Watermark;
 use crate::types::{Entry, EntryPayload, LogId};
 use onward_statemachine::{Envelope, Fault, Revision, Txn, View, apply, codec, hash};
+use std::io;
 use std::path::Path;
 
 /// The log is read in pieces of about this size.
@@ -15,7 +17,7 @@ const LOG_BYTES: usize = 4 << 20;
 const REPLAY_BYTES_MAX: usize = 512 << 20;
 
 /// A log, and what it held when it was opened.
-pub(super) type Opened = (RocksLog, Recovered);
+pub(super) type Opened = (Box<dyn ReadLog>, Recovered);
 
 impl Look<'_> {
     /// The log, each entry by itself and in its place.
@@ -26,7 +28,7 @@ impl Look<'_> {
             self.find("log", &"there is none");
             return None;
         }
-        let opened = RocksLog::open_frozen(&path).and_then(|log| Ok((log.recover()?, log)));
+        let opened = self.open_log(&path).and_then(|log| Ok((log.recover()?, log)));
         let (recovered, log) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -34,12 +36,19 @@ impl Look<'_> {
                 return None;
             }
         };
-        self.watermark(dir, &log, &recovered);
-        self.entries(&log, &recovered);
+        self.watermark(dir, &*log, &recovered);
+        self.entries(&*log, &recovered);
         Some((log, recovered))
     }
 
-    fn watermark(&mut self, dir: &Path, log: &RocksLog, recovered: &Recovered) {
+    fn open_log(&self, path: &Path) -> io::Result<Box<dyn ReadLog>> {
+        if is_former(&*self.host.files, path) {
+            return Ok(Box::new(FormerLog::open(path)?));
+        }
+        Ok(Box::new(LogDisk::open_frozen(&self.host.files, path)?))
+    }
+
+    fn watermark(&mut self, dir: &Path, log: &dyn ReadLog, recovered: &Recovered) {
         let path = dir.join("watermark");
         let files = &*self.host.files.clone();
         let length = |path: &Path| files.open(path, Open::Read)?.length();
@@ -58,7 +67,7 @@ impl Look<'_> {
         }
     }
 
-    fn entries(&mut self, log: &RocksLog, recovered: &Recovered) {
+    fn entries(&mut self, log: &dyn ReadLog, recovered: &Recovered) {
         let first = recovered.purged.map_or(recovered.first, |id| id.index + 1);
         let end = recovered.last.map_or(first, |id| id.index + 1);
         let (mut count, mut bytes, mut before) = (0, 0, recovered.purged);
@@ -131,7 +140,7 @@ fn undecodable(entry: &Entry) -> Option<String> {
 /// `None` where they are too many for the memory.
 pub(super) fn replay(
     view: &dyn View,
-    log: &RocksLog,
+    log: &dyn ReadLog,
     begin: Revision,
     end: Revision,
 ) -> Result<Option<(u64, u64)>, Fault> {

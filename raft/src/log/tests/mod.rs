@@ -1,7 +1,9 @@
+mod former;
+mod segments;
+
 use super::*;
 use crate::host::Host;
-use crate::log::disk::RocksLog;
-use crate::log::disk::Write;
+use crate::log::disk::{Sizes, Write};
 use crate::state::{State, StateStore};
 use crate::testing::copy_as_of_now;
 use crate::types::{EntryPayload, LeaderId, Payload};
@@ -107,17 +109,6 @@ async fn entries_are_readable_before_they_are_durable_and_limits_leave_a_prefix(
     assert_eq!(first.len(), 1);
 }
 
-/// The newest write-ahead file of the log.
-fn newest_wal(dir: &Path) -> std::path::PathBuf {
-    let mut files: Vec<_> = fs::read_dir(dir.join("log"))
-        .expect("lists")
-        .map(|file| file.expect("lists").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    files.sort();
-    files.pop().expect("there is a write-ahead file")
-}
-
 /// A log as a crash leaves it: a copy of the directory while the log is open.
 async fn crashed(entries: u64) -> TempDir {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -141,13 +132,13 @@ async fn a_crash_keeps_everything_acknowledged() {
 #[tokio::test]
 async fn a_torn_tail_that_was_never_acknowledged_is_cut() {
     let dir = crashed(20).await;
-    let wal = newest_wal(dir.path());
-    let mut bytes = fs::read(&wal).expect("reads");
+    let last = segments::segments(dir.path()).pop().expect("there is a segment");
+    let mut bytes = fs::read(&last).expect("reads");
     // What a write leaves that was under way: garbage behind the last record.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     bytes.truncate(end);
     bytes.extend_from_slice(&[0x5a; 40]);
-    fs::write(&wal, bytes).expect("writes");
+    fs::write(&last, bytes).expect("writes");
     let mut log = open(dir.path()).expect("opens");
     assert_eq!(indices_of(&mut log).await, (1..=20).collect::<Vec<_>>());
 }
@@ -185,7 +176,8 @@ async fn a_forgotten_vote_is_refused_and_a_truncation_is_not() {
     assert_eq!(indices_of(&mut log).await, (1..=4).collect::<Vec<_>>());
     log.end().await.expect("closes");
     drop(log);
-    let disk = RocksLog::open(&dir.path().join("log")).expect("opens");
+    let disk =
+        LogDisk::open(&Host::machine().files, &dir.path().join("log"), Sizes::default()).expect("opens");
     disk.write(&[Write::Vote(Vote::new(1, 1))], true).expect("writes");
     drop(disk);
     assert!(matches!(open(dir.path()), Err(OpenError::Forgot(message)) if message.contains("vote")));
@@ -198,17 +190,19 @@ async fn a_damaged_record_is_an_error_and_never_an_entry() {
     append(&mut log, (1..=3).map(|index| entry(1, index)).collect()).await;
     log.end().await.expect("closes");
     drop(log);
-    let options = rocksdb::Options::default();
-    let db = rocksdb::DB::open_cf(&options, dir.path().join("log"), ["log", "meta"]).expect("opens");
-    let family = db.cf_handle("log").expect("is there");
-    let mut record = db
-        .get_cf(family, 2u64.to_be_bytes())
-        .expect("reads")
-        .expect("is there");
-    *record.last_mut().expect("not empty") ^= 1;
-    db.put_cf(family, 2u64.to_be_bytes(), record).expect("writes");
-    drop(db);
-    let mut log = open(dir.path()).expect("opens");
-    let error = log.try_get_log_entries(..).await.expect_err("is damaged");
-    assert!(error.to_string().contains("checksum"), "{error}");
+    let segment = segments::segments(dir.path()).pop().expect("there is a segment");
+    let mut bytes = fs::read(&segment).expect("reads");
+    // One bit of the payload of entry 2.
+    let at = bytes.windows(100).position(|window| window == [2; 100]);
+    bytes[at.expect("is there") + 50] ^= 1;
+    fs::write(&segment, bytes).expect("writes");
+    let mut log = {
+        let watched = dir.path().join("watermark");
+        let refused = open(dir.path());
+        assert!(matches!(refused, Err(OpenError::Forgot(message)) if message.contains("ends at 1")));
+        // Without the watermark nothing tells it from an end.
+        fs::remove_file(watched).expect("removes");
+        open(dir.path()).expect("opens")
+    };
+    assert_eq!(indices_of(&mut log).await, [1]);
 }
