@@ -22,8 +22,15 @@ pub(crate) struct NodeCluster(pub(crate) Arc<Engine>);
 impl Cluster for NodeCluster {
     fn status(&self) -> ClusterStatus {
         let engine = &self.0;
+        // Before who belongs to the cluster, which is then at least as new: a member that was let in by then is among them.
+        let applied = engine.state.applied();
         let metrics = engine.raft.metrics();
-        let metrics = metrics.borrow_watched().clone();
+        let mut metrics = metrics.borrow_watched().clone();
+        if let Ok(known) = engine.state.membership()
+            && known.log_id() > metrics.membership_config.log_id()
+        {
+            metrics.membership_config = Arc::new(known);
+        }
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let role = match metrics.state {
@@ -80,7 +87,7 @@ impl Cluster for NodeCluster {
             term: metrics.current_term,
             last_log: Revision(metrics.last_log_index.unwrap_or(0)),
             committed: revision_of(metrics.cluster_committed.max(metrics.local_committed).as_ref()),
-            applied: engine.state.applied(),
+            applied,
             snapshot: revision_of(metrics.snapshot.as_ref()),
             first_log: Revision(engine.log.first_index()),
             log_time,

@@ -1,7 +1,7 @@
 //! Whether this node still belongs to its cluster.
 //!
-//! Nobody tells a member that it was let go of: it just hears no more of a leader. So a node that hears of none asks the
-//! members that it knows. What they have applied is committed, and an id is never given out again; so one membership
+//! Hardly ever is a member told that it was let go of: it just hears no more of a leader. So a node that hears of none asks
+//! the members that it knows. What they have applied is committed, and an id is never given out again; so one membership
 //! without this node, later than one with it, settles it for good. The node then writes that down and stops, and
 //! refuses to start from then on.
 
@@ -16,6 +16,7 @@ use crate::runtime::watch;
 use futures::future::join_all;
 use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::{NodeId, Revision};
+use openraft::async_runtime::watch::WatchReceiver;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,14 @@ impl Engine {
             MemberAnswer::Standing { revision, member } => Some((revision, member)),
             _ => None,
         };
+        // It may have been sent its own removal. Who votes has the change in its log that let it in, so one without it that
+        // is the last there came later, and once it is applied it is committed.
+        if let Some((revision, false)) = own
+            && !self.standing.joins()
+            && self.applied_last_change(revision)
+        {
+            return Some(revision);
+        }
         let since = match own {
             Some((revision, true)) => Some(revision).max(admitted),
             _ => admitted,
@@ -141,6 +150,14 @@ impl Engine {
             });
         told.chain(own)
             .find_map(|(revision, member)| (!member && revision > since).then_some(revision))
+    }
+
+    /// Whether the last change of the membership in the log is the one that was applied at `revision`.
+    fn applied_last_change(&self, revision: Revision) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.membership_config.log_id().as_ref();
+        last.is_some_and(|last| last.index == revision.0)
     }
 
     fn dismiss(&self, revision: Revision) {

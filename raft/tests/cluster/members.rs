@@ -4,6 +4,7 @@ use crate::site::*;
 use onward_raft::{Config, InitialMember, Join, Node, SnapshotPolicy, StartError};
 use onward_statemachine::NodeId;
 use onward_statemachine::membership::{Change, Changed};
+use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,6 +157,44 @@ async fn only_members_of_its_own_cluster_can_tell_a_node_that_it_was_removed() {
     assert!(removed.is_err(), "{removed:?}");
     alone.abandon().await;
     other.abandon().await;
+}
+
+/// It may be sent the change that removes it before its streams end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_applied_its_own_removal_stops() {
+    let mut site = Site::new(3);
+    let mut nodes = site.start_all().await;
+    write(&nodes[0], "a", "1").await;
+    let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
+    let leading = (leader.0 - 1) as usize;
+    let (left, other) = ((leading + 1) % 3, (leading + 2) % 3);
+    let id = nodes[left].id();
+    let changed = nodes[leading]
+        .cluster()
+        .change(Change::Remove { id }, PROPOSE_MS)
+        .await;
+    assert!(matches!(changed, Ok(Changed::Removed { .. })), "{changed:?}");
+    let last = write(&nodes[leading], "b", "2").await;
+    wait_applied(&nodes[other], last).await;
+    for node in nodes.drain(..) {
+        node.shutdown().await;
+    }
+    // What another applied, with its log, is what this one would have.
+    let (from, to) = (site.members[other].dir.path(), site.members[left].dir.path());
+    for name in ["log", "state", "snap"] {
+        std::fs::remove_dir_all(to.join(name)).expect("clears");
+    }
+    for name in ["log", "state", "snap", "watermark"] {
+        let copied = Command::new("cp").arg("-r").arg(from.join(name)).arg(to).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "{name} is not copied"
+        );
+    }
+    let node = site.start(left).await;
+    let removed = tokio::time::timeout(DEADLINE, node.removed()).await;
+    assert!(removed.is_ok(), "it waits for a leader");
+    node.abandon().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
