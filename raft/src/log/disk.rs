@@ -395,7 +395,7 @@ impl ReadLog for LogDisk {
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         // The pieces hold on to their files, which therefore are not written over meanwhile.
         let pieces = lock(&self.index).pieces(from, to, bytes_max);
-        let mut entries = Vec::with_capacity(pieces.iter().map(|piece| piece.places.len()).sum());
+        let mut entries = Vec::new();
         for piece in pieces {
             piece.read(&mut entries)?;
         }

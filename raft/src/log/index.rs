@@ -1,7 +1,6 @@
 //! Where each entry of the log is.
 
-use super::disk::Write;
-use super::disk::invalid;
+use super::disk::{Write, invalid};
 use super::record;
 use super::segment::FRAME_BYTES;
 use crate::files::File;
@@ -15,7 +14,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) segment: u64,
+    /// Where it begins in the file.
     pub(super) at: u64,
+    /// How long it is.
     pub(super) bytes: usize,
 }
 
@@ -26,6 +27,7 @@ impl Place {
     }
 }
 
+/// A file of the log.
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) file: Arc<dyn File>,
@@ -40,10 +42,11 @@ pub(super) struct Index {
     pub(super) segments: VecDeque<Segment>,
     /// The index of the first place.
     pub(super) first: u64,
-    pub(super) places: VecDeque<Place>,
+    places: VecDeque<Place>,
 }
 
 impl Index {
+    /// The index behind the last entry.
     pub(super) fn end(&self) -> u64 {
         self.first + self.places.len() as u64
     }
@@ -88,15 +91,12 @@ impl Index {
 
     /// The records of `from..to` in pieces that stand together, in all about `bytes_max`, though never none.
     pub(super) fn pieces(&self, from: u64, to: u64, bytes_max: usize) -> Vec<Piece> {
-        let from = from.max(self.first);
-        let range = from..to.min(self.end()).max(from);
+        let from = from.clamp(self.first, self.end());
+        let to = to.clamp(from, self.end());
         let at = |index: u64| (index - self.first) as usize;
         let mut pieces: Vec<Piece> = Vec::new();
         let mut bytes = 0;
-        for (index, place) in range
-            .clone()
-            .zip(self.places.range(at(range.start)..at(range.end)))
-        {
+        for (index, place) in (from..to).zip(self.places.range(at(from)..at(to))) {
             bytes += place.bytes;
             if bytes > bytes_max && !pieces.is_empty() {
                 break;
@@ -120,7 +120,7 @@ impl Index {
 pub(super) struct Piece {
     file: Arc<dyn File>,
     first: u64,
-    pub(super) places: Vec<Place>,
+    places: Vec<Place>,
 }
 
 impl Piece {

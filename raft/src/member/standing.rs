@@ -116,13 +116,8 @@ impl Engine {
             MemberAnswer::Standing { revision, member } => Some((revision, member)),
             _ => None,
         };
-        // It may have been sent its own removal. Who votes has the change in its log that let it in, so one without it that
-        // is the last there came later, and once it is applied it is committed.
-        if let Some((revision, false)) = own
-            && !self.standing.joins()
-            && self.applied_last_change(revision)
-        {
-            return Some(revision);
+        if let Some(removed) = self.applied_removal() {
+            return Some(removed);
         }
         let since = match own {
             Some((revision, true)) => Some(revision).max(admitted),
@@ -152,12 +147,21 @@ impl Engine {
             .find_map(|(revision, member)| (!member && revision > since).then_some(revision))
     }
 
-    /// Whether the last change of the membership in the log is the one that was applied at `revision`.
-    fn applied_last_change(&self, revision: Revision) -> bool {
+    /// The revision of its own removal, where it was sent that. Who votes has the change in its log that let it in, so one
+    /// without it that is the last there came later; and what is applied is committed.
+    fn applied_removal(&self) -> Option<Revision> {
+        let applied = self.state.membership().ok()?;
+        let is_member = applied.membership().get_node(&self.id()).is_some();
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let last = metrics.membership_config.log_id().as_ref();
-        last.is_some_and(|last| last.index == revision.0)
+        let is_last = applied.log_id() == metrics.membership_config.log_id();
+        let removed = !self.standing.joins() && !is_member && is_last;
+        // Before the first is applied there is none.
+        applied
+            .log_id()
+            .as_ref()
+            .filter(|_| removed)
+            .map(|id| Revision(id.index))
     }
 
     fn dismiss(&self, revision: Revision) {

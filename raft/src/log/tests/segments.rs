@@ -140,6 +140,8 @@ fn run(dir: &Path, steps: &[Step]) -> Result<Vec<Model>, TestCaseError> {
             }
         }
         prop_assert_eq!(&Model::of(&disk).map_err(failed)?, &model);
+        let behind = disk.read(model.end() + 5, u64::MAX, 1).map_err(failed)?;
+        prop_assert_eq!(behind, Vec::new());
     }
     Ok(models)
 }
