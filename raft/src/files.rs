@@ -1,7 +1,7 @@
 //! The file system below a node, behind a trait: the machine's in production, a model that loses and tears what was
 //! not synced in simulation.
 //!
-//! What a node keeps outside its two databases goes through here: its identity and notes, the watermark, snapshots.
+//! What a node keeps outside its database goes through here: its log and the watermark, its identity and notes, snapshots.
 
 use crate::room::Space;
 use nix::sys::statvfs::statvfs;

@@ -20,10 +20,9 @@
 use super::index::{Index, Place, Segment};
 use super::replay::Replay;
 use super::segment::{FRAME_BYTES, Framer, Head, Standing};
+use super::stored::other;
 use crate::files::{File, Files, Open};
-use crate::types::{Entry, LeaderId, LogId, Vote};
-use onward_statemachine::codec;
-use serde::{Deserialize, Serialize};
+use crate::types::{Entry, LogId, Vote};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,40 +84,6 @@ impl Default for Sizes {
 
 /// What a large batch leaves of the buffer that it was put together in.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
-
-#[derive(Serialize, Deserialize)]
-struct StoredLogId {
-    term: u64,
-    node: u64,
-    index: u64,
-}
-
-/// Encodes a log id as it is stored.
-pub(crate) fn encode_log_id(id: &LogId) -> Vec<u8> {
-    codec::encode(&StoredLogId {
-        term: id.leader_id.term,
-        node: id.leader_id.node_id,
-        index: id.index,
-    })
-}
-
-/// Decodes what [`encode_log_id`] wrote.
-pub(crate) fn decode_log_id(bytes: &[u8]) -> io::Result<LogId> {
-    let stored: StoredLogId = codec::decode(bytes).map_err(invalid)?;
-    let leader_id = LeaderId {
-        term: stored.term,
-        node_id: stored.node,
-    };
-    Ok(LogId::new(leader_id, stored.index))
-}
-
-pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-pub(crate) fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::other(error)
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

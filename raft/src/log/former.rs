@@ -4,9 +4,9 @@
 //! The new log is made beside the old one and takes its place once it is complete and durable; whatever a crash
 //! leaves of that is cleared away, or finished, at the next start.
 
-use super::disk::{LogDisk, ReadLog, Recovered, Sizes, Write, decode_log_id, invalid, other};
+use super::disk::{LogDisk, ReadLog, Recovered, Sizes, Write};
 use super::record;
-use super::segment::StoredVote;
+use super::stored::{StoredVote, decode_log_id, invalid, other};
 use crate::files::Files;
 use crate::state::database::quiet;
 use crate::types::{Entry, LogId};

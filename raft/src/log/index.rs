@@ -1,8 +1,9 @@
 //! Where each entry of the log is.
 
-use super::disk::{Write, invalid};
+use super::disk::Write;
 use super::record;
 use super::segment::FRAME_BYTES;
+use super::stored::invalid;
 use crate::files::File;
 use crate::types::Entry;
 use bytes::Bytes;

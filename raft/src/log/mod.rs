@@ -19,6 +19,7 @@ mod index;
 pub(crate) mod record;
 mod replay;
 mod segment;
+pub(crate) mod stored;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ mod writer;
 use crate::counters::Counters;
 use crate::host::Host;
 use crate::types::{Entry, EntryPayload, LogId, TypeConfig, Vote};
-use disk::{LogDisk, ReadLog, Recovered, other};
+use disk::{LogDisk, ReadLog, Recovered};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use std::fmt::Debug;
@@ -36,6 +37,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use stored::other;
 use tail::Tail;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -79,7 +81,7 @@ impl Shared {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`, which holds the database `log/` and the watermark.
+    /// Opens the log in `dir`, which holds the segments in `log/` and the watermark.
     pub(crate) fn open(dir: &Path, host: &Host, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let watermark = Watermark::open(&*host.files, &dir.join("watermark"))?;
         former::convert(&host.files, dir, host.log)?;

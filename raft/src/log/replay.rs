@@ -1,8 +1,9 @@
 //! Reads the segments of a log when it is opened.
 
-use super::disk::{Pen, invalid, segment_path};
+use super::disk::{Pen, segment_path};
 use super::index::{Index, Place, Segment};
 use super::segment::{Content, Frames};
+use super::stored::invalid;
 use crate::files::{Files, Open};
 use std::io;
 use std::path::Path;

@@ -10,9 +10,10 @@
 //!
 //! The first frame is a [`Head`]: what all segments before it came to, so that they may go.
 
-use super::disk::{Write, decode_log_id, encode_log_id, invalid};
+use super::disk::Write;
 use super::record;
-use crate::types::{Entry, LeaderId, LogId, Vote};
+use super::stored::{StoredVote, decode_log_id, encode_log_id, invalid};
+use crate::types::{Entry, LogId, Vote};
 use crc32fast::Hasher;
 use onward_statemachine::codec;
 use serde::{Deserialize, Serialize};
@@ -29,35 +30,6 @@ const VOTE: u8 = 3;
 const COMMITTED: u8 = 4;
 const TRUNCATE: u8 = 5;
 const PURGE: u8 = 6;
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredVote {
-    term: u64,
-    node: u64,
-    committed: bool,
-}
-
-impl From<&Vote> for StoredVote {
-    fn from(vote: &Vote) -> Self {
-        StoredVote {
-            term: vote.leader_id.term,
-            node: vote.leader_id.node_id,
-            committed: vote.committed,
-        }
-    }
-}
-
-impl From<StoredVote> for Vote {
-    fn from(stored: StoredVote) -> Self {
-        Vote {
-            leader_id: LeaderId {
-                term: stored.term,
-                node_id: stored.node,
-            },
-            committed: stored.committed,
-        }
-    }
-}
 
 /// What a log has come to beside its entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The durable watermark: a small file beside the log that remembers how far the log was durable.
 //!
-//! RocksDB recovers its write-ahead log up to the first bad record and silently drops what follows. A voter that
+//! The log is read up to the first frame of its last segment that is not intact, and what follows is dropped. A voter that
 //! forgets entries it acknowledged breaks Raft: a majority may then elect a leader without them. So the watermark says
 //! "the log reached at least here, with this vote", and a node whose recovered log ends below it refuses to start.
 //!

@@ -1,7 +1,7 @@
 //! Simulation: nodes on machines that are models, in one thread, in simulated time, from one seed.
 //!
 //! All of this crate runs as it does in production, down to the frames on the streams between peers; what is modelled
-//! is what it stands on: file system and databases ([`files`], [`stores`]), network ([`net`]), clock and process
+//! is what it stands on: file system and database ([`files`], [`stores`]), network ([`net`]), clock and process
 //! ([`machine`], [`process`]). Time is tokio's paused clock: it moves on when there is nothing left to do, so a minute of
 //! a quiet cluster takes no time at all.
 //!

@@ -6,7 +6,7 @@
 use super::process::Process;
 use crate::files::Files;
 use crate::host::Stores;
-use crate::log::disk::invalid;
+use crate::log::stored::invalid;
 use crate::state::database::{Batch, Standing, StateDisk, decode_membership, encode_membership};
 use crate::state::hash::Kept;
 use crate::types::LogId;
@@ -23,7 +23,7 @@ use super::files::MachineFiles;
 /// The state flushes by itself after one in so many writes.
 const FLUSH_ONE_IN: u32 = 64;
 
-/// The databases of a process on a simulated machine.
+/// The database of a process on a simulated machine.
 pub(crate) struct SimulatedStores(Arc<Process>);
 
 impl SimulatedStores {

@@ -5,8 +5,8 @@
 //! exactly the applied id in it; the entries behind it are applied again from the Raft log.
 
 use super::hash::Kept;
-use crate::log::disk::{decode_log_id, encode_log_id, invalid, other};
 use crate::log::record::StoredNodes;
+use crate::log::stored::{decode_log_id, encode_log_id, invalid, other};
 use crate::types::{LogId, StoredMembership};
 use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;

@@ -42,7 +42,7 @@ impl Kept {
 
     /// Reads what [`Kept::encode`] wrote; `None` where the state has moved on since.
     pub(crate) fn decode(bytes: &[u8], applied: Option<LogId>) -> io::Result<Option<Kept>> {
-        let stored: Stored = codec::decode(bytes).map_err(crate::log::disk::invalid)?;
+        let stored: Stored = codec::decode(bytes).map_err(crate::log::stored::invalid)?;
         let same = applied.is_some_and(|applied| applied.index == stored.index);
         Ok(same.then_some(stored.kept))
     }

@@ -35,7 +35,7 @@ use crate::counters::Counters;
 use crate::fault::die;
 use crate::files::Files;
 use crate::host::{Host, Stores};
-use crate::log::disk::invalid;
+use crate::log::stored::invalid;
 use crate::runtime::{new_uuid, watch};
 use crate::types::{LogId, StoredMembership, revision_of};
 use database::StateDisk;

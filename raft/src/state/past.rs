@@ -16,7 +16,7 @@ use super::{State, snapshot};
 use crate::fault::die;
 use crate::files::Files;
 use crate::host::{Host, Stores};
-use crate::log::disk::other;
+use crate::log::stored::other;
 use crate::runtime::new_uuid;
 use crate::state::database::StateDisk;
 use crate::types::revision_of;

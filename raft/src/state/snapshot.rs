@@ -6,7 +6,7 @@
 
 use super::database::{Standing, decode_membership, encode_membership};
 use crate::files::{File, Files, Open};
-use crate::log::disk::{decode_log_id, encode_log_id, invalid};
+use crate::log::stored::{decode_log_id, encode_log_id, invalid};
 use crate::types::SnapshotMeta;
 use onward_statemachine::codec;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Logs of earlier builds.
 
 use super::{append, entry, id, indices_of, open};
-use crate::log::disk::encode_log_id;
 use crate::log::record;
+use crate::log::stored::encode_log_id;
 use crate::types::Vote;
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
