@@ -101,7 +101,9 @@ impl Engine {
             loop {
                 floor.mark_unchanged();
                 while self.advance_base().await {}
-                self.state.pasts.let_go(IDLE_MAX);
+                let engine = self.clone();
+                // Closing a database and deleting it takes a while.
+                drop(blocking(move || engine.state.pasts.let_go(IDLE_MAX)).await);
                 tokio::select! {
                     _ = floor.changed() => {}
                     () = tokio::time::sleep(TIDY_INTERVAL) => {}

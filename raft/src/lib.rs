@@ -43,6 +43,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod testing;
+mod thread;
 mod trust;
 mod types;
 

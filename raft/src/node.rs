@@ -21,6 +21,7 @@ use crate::read::NodeReader;
 use crate::runtime::{Tasks, blocking};
 use crate::state::{State, StateStore};
 use crate::status::NodeCluster;
+use crate::thread::Thread;
 use crate::trust::Trust;
 use crate::types::PeerNode;
 use onward_statemachine::NodeId;
@@ -174,6 +175,8 @@ pub enum StartError {
 pub struct Node {
     engine: Arc<Engine>,
     peer_address: SocketAddr,
+    /// `None` in simulation, where it runs on whatever started it.
+    thread: Option<Thread>,
     _lock: Lock,
 }
 
@@ -186,7 +189,19 @@ impl Node {
     /// # Errors
     /// See [`StartError`]. A node that forgot what it acknowledged refuses to start, and says what to do.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        Node::start_in(config, Host::machine()).await
+        let thread = Thread::start().map_err(|error| StartError::Engine(error.to_string()))?;
+        match thread.run(Node::start_in(config, Host::machine())).await {
+            Ok(Ok(node)) => Ok(Node {
+                thread: Some(thread),
+                ..node
+            }),
+            Ok(Err(error)) => {
+                // What it had open is closed once this returns.
+                thread.end().await;
+                Err(error)
+            }
+            Err(error) => Err(StartError::Engine(error.to_string())),
+        }
     }
 
     /// As [`Node::start`], on another host.
@@ -277,6 +292,7 @@ impl Node {
         Ok(Node {
             engine,
             peer_address,
+            thread: None,
             _lock: lock,
         })
     }
@@ -349,12 +365,12 @@ impl Node {
     /// Stops without handing leadership over or flushing the state: what is left to a restart is about what a crash
     /// leaves.
     #[doc(hidden)]
-    pub async fn abandon(self) {
+    pub async fn abandon(mut self) {
         self.engine.closing.cancel();
         self.stop_engine().await;
     }
 
-    async fn stop_engine(&self) {
+    async fn stop_engine(&mut self) {
         if let Err(error) = self.engine.raft.shutdown().await {
             tracing::warn!(%error, "the engine did not end well");
         }
@@ -366,9 +382,12 @@ impl Node {
         {
             tracing::warn!("some tasks did not end in time");
         }
+        if let Some(thread) = self.thread.take() {
+            thread.end().await;
+        }
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         self.stop_engine().await;
         if let Err(error) = self.engine.log.end().await {
             tracing::error!(%error, "the log could not be closed");

@@ -62,7 +62,7 @@ impl RowHasher {
 const OWN_FROM: u8 = 0x7f;
 
 /// Whether a row is part of the state that all nodes keep alike, and stays until it is changed.
-fn is_summed(key: &[u8]) -> bool {
+pub fn is_summed(key: &[u8]) -> bool {
     !matches!(
         key.first(),
         None | Some(&(keys::JOURNAL | keys::REPLIES | OWN_FROM..))

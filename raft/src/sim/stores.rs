@@ -22,6 +22,8 @@ use super::files::MachineFiles;
 
 /// The state flushes by itself after one in so many writes.
 const FLUSH_ONE_IN: u32 = 64;
+/// One in so many writes would have to wait.
+const STALL_ONE_IN: u32 = 32;
 
 /// The database of a process on a simulated machine.
 pub(crate) struct SimulatedStores(Arc<Process>);
@@ -152,6 +154,14 @@ impl StateDisk for SimulatedState {
             self.flush_rows(rows)?;
         }
         Ok(())
+    }
+
+    fn try_write(&self, batch: Batch) -> io::Result<Option<Batch>> {
+        let world = &self.process.machine.world;
+        if world.random(|rng| rng.random_ratio(1, STALL_ONE_IN)) {
+            return Ok(Some(batch));
+        }
+        self.write(batch).map(|()| None)
     }
 
     fn put(&self, changes: Changes) -> io::Result<()> {

@@ -5,6 +5,7 @@
 
 use super::database::{Batch, Standing};
 use super::hash::{self, Kept};
+use super::reads::Reads;
 use super::snapshot::{Manifest, SnapshotHandle};
 use super::{Snapshot, State};
 use crate::counters::Counters;
@@ -27,6 +28,9 @@ use tokio::time::Instant;
 /// The most entries, and about the most bytes of them, that are applied as one batch.
 const BATCH_ENTRIES_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The most bytes that are applied on the thread of consensus: some 20 ms of work, a quarter of the time between two
+/// heartbeats. Each batch that another thread applies costs a tenth of what it takes.
+const SHORT_BYTES_MAX: usize = 1 << 20;
 
 /// openraft's handle on the state.
 pub(crate) struct StateStore {
@@ -92,23 +96,50 @@ impl StateStore {
         Ok(StateStore { state, standing })
     }
 
-    /// Applies a batch on one overlay, lands it, answers, and wakes those who wait for the revision.
-    fn apply_batch(&mut self, entries: Vec<Coming>) -> io::Result<()> {
-        let Some(last) = entries.last().map(|entry| entry.id) else {
+    /// Applies a batch. What is short is applied here; what may take long, and what the disk would have wait, is not for
+    /// the thread of consensus.
+    async fn apply_batch(&mut self, entries: Vec<Coming>, bytes: usize) -> io::Result<()> {
+        if bytes > SHORT_BYTES_MAX {
+            let mut long = StateStore {
+                state: self.state.clone(),
+                standing: std::mem::take(&mut self.standing),
+            };
+            let applied = blocking(move || {
+                let (batch, landing) = long.evolve(entries);
+                land(&long.state, batch);
+                long.settle(landing);
+                long
+            });
+            *self = applied.await?;
             return Ok(());
-        };
+        }
+        let (batch, landing) = self.evolve(entries);
+        match self.state.generation().disk().try_write(batch) {
+            Ok(None) => {}
+            Ok(Some(batch)) => {
+                let state = self.state.clone();
+                blocking(move || land(&state, batch)).await?;
+            }
+            Err(error) => die("writing the state", error),
+        }
+        self.settle(landing);
+        Ok(())
+    }
+
+    /// Decides and evolves a batch on one overlay.
+    fn evolve(&mut self, entries: Vec<Coming>) -> (Batch, Landing) {
         let begun = Instant::now();
-        let generation = self.state.generation();
+        let last = entries.last().expect("a batch has an entry").id;
         let mut kept = self.standing.kept.take().unwrap_or_default();
         let mut membership = None;
         let mut answers = Vec::with_capacity(entries.len());
         let mut entries = Some(entries);
         let mut result = Err(Fault::invariant("the store did not call back"));
-        generation.disk().view(&mut |view| {
+        self.state.generation().disk().view(&mut |view| {
             let Some(entries) = entries.take() else { return };
             result = apply_all(view, entries, &mut membership, &mut answers, &mut kept);
         });
-        let Landed {
+        let Evolved {
             changes,
             journal_floor,
             mark,
@@ -125,11 +156,31 @@ impl StateStore {
             membership: membership.clone(),
             kept: Some(kept.clone()),
         };
-        if let Err(error) = generation.disk().write(batch) {
-            die("writing the state", error);
-        }
+        let landing = Landing {
+            begun,
+            last,
+            kept,
+            membership,
+            journal_floor,
+            is_marked: mark.is_some(),
+            answers,
+        };
+        (batch, landing)
+    }
+
+    /// Answers what a batch that has landed was asked, and wakes those who wait for its revision.
+    fn settle(&mut self, landing: Landing) {
+        let Landing {
+            begun,
+            last,
+            kept,
+            membership,
+            journal_floor,
+            is_marked,
+            answers,
+        } = landing;
         self.standing.applied = Some(last);
-        let marked = kept.last_mark();
+        let mark = kept.last_mark();
         self.standing.kept = Some(kept);
         if let Some(membership) = membership {
             self.standing.membership = membership;
@@ -146,20 +197,37 @@ impl StateStore {
             }
         }
         self.state.applied.send_replace(Revision(last.index));
-        if mark.is_some() {
-            self.state.marks.send_replace(marked);
+        if is_marked {
+            self.state.marks.send_replace(mark);
         }
         if let Some(floor) = journal_floor {
             self.state.floor.send_replace(floor);
         }
-        Ok(())
+    }
+}
+
+/// Writes a batch, however long the disk has it wait.
+fn land(state: &State, batch: Batch) {
+    if let Err(error) = state.generation().disk().write(batch) {
+        die("writing the state", error);
     }
 }
 
 type Answers = Vec<(Option<ApplyResponder<TypeConfig>>, Applied)>;
 
+/// A batch that is about to land, and whom to tell.
+struct Landing {
+    begun: Instant,
+    last: LogId,
+    kept: Kept,
+    membership: Option<StoredMembership>,
+    journal_floor: Option<Revision>,
+    is_marked: bool,
+    answers: Answers,
+}
+
 /// What a batch of entries comes to.
-struct Landed {
+struct Evolved {
     changes: Changes,
     /// The first journal revision that is kept, where it moved.
     journal_floor: Option<Revision>,
@@ -173,8 +241,9 @@ fn apply_all(
     membership: &mut Option<StoredMembership>,
     answers: &mut Answers,
     kept: &mut Kept,
-) -> Result<Landed, Fault> {
-    let mut txn = Txn::new(view);
+) -> Result<Evolved, Fault> {
+    let reads = Reads::of(view);
+    let mut txn = Txn::new(&reads);
     let floor_before = system::gate(&txn)?.journal_floor;
     let mut mark = None;
     for Coming {
@@ -203,8 +272,8 @@ fn apply_all(
     let gate = system::gate(&txn)?;
     let mut changes = txn.into_changes();
     flip_a_bit(&mut changes);
-    kept.hash.take_changes(view, &changes)?;
-    Ok(Landed {
+    kept.hash.take_changes(&reads, &changes)?;
+    Ok(Evolved {
         changes,
         journal_floor: (gate.journal_floor != floor_before).then_some(gate.journal_floor),
         mark: mark.filter(|_| gate.feature_level >= digest::FEATURE_LEVEL),
@@ -262,7 +331,7 @@ impl RaftStateMachine<TypeConfig> for StateStore {
                 marked = next.is_mark();
                 batch.push(next);
             }
-            self.apply_batch(batch)?;
+            self.apply_batch(batch, bytes).await?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, j
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
+    DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
     WriteOptions,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,12 @@ const DELETIONS_WINDOW: usize = 4096;
 /// What one compaction reads, at most, below the first level: it writes as much before it lets go of anything, and the
 /// disk's reserve has to hold that.
 const COMPACTION_BYTES_MAX: u64 = 256 << 20;
+/// By level. What was written lately is soon written again, by the next compaction: there compressing costs more than the
+/// room is worth.
+const COMPRESSION: [DBCompressionType; 7] = {
+    use DBCompressionType::{Lz4, None};
+    [None, None, Lz4, Lz4, Lz4, Lz4, Lz4]
+};
 /// How much of a memtable its filter takes.
 const MEMTABLE_FILTER_SHARE: f64 = 0.02;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
@@ -69,6 +75,8 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn view(&self, read: &mut dyn FnMut(&dyn View));
     /// Lands a batch, all or nothing.
     fn write(&self, batch: Batch) -> io::Result<()>;
+    /// Lands a batch as [`StateDisk::write`] does, or gives it back where that would have to wait for the disk.
+    fn try_write(&self, batch: Batch) -> io::Result<Option<Batch>>;
     /// Lands changes that no entry made: rows of the base, and of states that are not this node's present one.
     fn put(&self, changes: Changes) -> io::Result<()>;
     /// Lets go of the journal below `floor`, for good.
@@ -167,7 +175,7 @@ impl RocksState {
         })
     }
 
-    fn write_batch(&self, changes: &Changes) -> WriteBatch {
+    fn rows_of(&self, changes: &Changes) -> WriteBatch {
         let mut write = WriteBatch::default();
         for (key, value) in changes {
             let family = self.family_of(key);
@@ -179,10 +187,31 @@ impl RocksState {
         write
     }
 
-    fn land(&self, write: WriteBatch) -> io::Result<()> {
+    fn write_batch(&self, batch: &Batch) -> WriteBatch {
+        let mut write = self.rows_of(&batch.changes);
+        let raft = self.family(RAFT);
+        write.put_cf(raft, APPLIED, encode_log_id(&batch.applied));
+        if let Some(kept) = &batch.kept {
+            write.put_cf(raft, HASH, kept.encode(&batch.applied));
+        }
+        if let Some(membership) = &batch.membership {
+            write.put_cf(raft, MEMBERSHIP, encode_membership(membership));
+        }
+        write
+    }
+
+    fn land(&self, write: WriteBatch) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(write, &options).map_err(other)
+        self.db.write_opt(write, &options)
+    }
+
+    /// As [`RocksState::land`], and an error where it would have to wait for flushes and compactions.
+    fn land_now(&self, write: WriteBatch) -> Result<(), rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        options.set_no_slowdown(true);
+        self.db.write_opt(write, &options)
     }
 }
 
@@ -203,8 +232,10 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
     blocks.set_cache_index_and_filter_blocks(true);
+    // Each look for what is not there asks the filters of all of them.
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     options.set_block_based_table_factory(&blocks);
-    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_compression_per_level(&COMPRESSION);
     options.set_write_buffer_size(32 << 20);
     options.set_max_write_buffer_number(4);
     options.set_max_compaction_bytes(COMPACTION_BYTES_MAX);
@@ -253,27 +284,26 @@ impl StateDisk for RocksState {
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
-        let mut write = self.write_batch(&batch.changes);
-        let raft = self.family(RAFT);
-        write.put_cf(raft, APPLIED, encode_log_id(&batch.applied));
-        if let Some(kept) = &batch.kept {
-            write.put_cf(raft, HASH, kept.encode(&batch.applied));
+        self.land(self.write_batch(&batch)).map_err(other)
+    }
+
+    fn try_write(&self, batch: Batch) -> io::Result<Option<Batch>> {
+        match self.land_now(self.write_batch(&batch)) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Some(batch)),
+            Err(error) => Err(other(error)),
         }
-        if let Some(membership) = &batch.membership {
-            write.put_cf(raft, MEMBERSHIP, encode_membership(membership));
-        }
-        self.land(write)
     }
 
     fn put(&self, changes: Changes) -> io::Result<()> {
-        self.land(self.write_batch(&changes))
+        self.land(self.rows_of(&changes)).map_err(other)
     }
 
     fn cut_journal(&self, floor: Revision) -> io::Result<()> {
         let (from, to) = journal::range_below(floor);
         let mut write = WriteBatch::default();
         write.delete_range_cf(self.family(JOURNAL), &from, &to);
-        self.land(write)?;
+        self.land(write).map_err(other)?;
         // So that the disk has the room now, and reads do not step over what is gone.
         self.db
             .compact_range_cf(self.family(JOURNAL), Some(&from), Some(&to));
@@ -373,5 +403,52 @@ impl RocksView<'_> {
         }
         rows.status().map_err(store_fault)?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LeaderId;
+
+    fn batch(index: u64) -> Batch {
+        let leader = LeaderId { term: 1, node_id: 1 };
+        Batch {
+            changes: Changes::from([(vec![keys::KV, index as u8], Some(vec![1]))]),
+            applied: LogId::new(leader, index),
+            membership: None,
+            kept: None,
+        }
+    }
+
+    #[test]
+    fn a_batch_that_would_have_to_wait_is_given_back_whole() {
+        let dir = tempfile::tempdir().expect("makes a directory");
+        let state = RocksState::open(&dir.path().join("state")).expect("opens");
+        assert!(state.try_write(batch(1)).expect("writes").is_none());
+        state.flush().expect("flushes");
+
+        // One file on the first level, and not one more is let in before it is compacted, which nothing begins.
+        let set = |stop: &str, begin: &str| {
+            let options = [
+                ("level0_stop_writes_trigger", stop),
+                ("level0_slowdown_writes_trigger", stop),
+                ("level0_file_num_compaction_trigger", begin),
+            ];
+            state
+                .db
+                .set_options_cf(state.family(ROWS), &options)
+                .expect("sets options");
+        };
+        set("1", "1000");
+        let given_back = state.try_write(batch(2)).expect("does not fail").expect("waits");
+        assert_eq!(given_back.changes, batch(2).changes);
+        let applied = state.standing().expect("reads").applied;
+        assert_eq!(applied, Some(batch(1).applied), "nothing of it is there");
+
+        set("36", "4");
+        state.write(given_back).expect("writes");
+        let applied = state.standing().expect("reads").applied;
+        assert_eq!(applied, Some(batch(2).applied));
     }
 }

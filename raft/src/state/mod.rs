@@ -24,6 +24,7 @@ pub(crate) mod hash;
 pub(crate) mod past;
 #[cfg(test)]
 mod past_tests;
+mod reads;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
