@@ -11,6 +11,10 @@
 //!   again from the log, which is purged only up to a flushed snapshot.
 //! - A log that ends before what it acknowledged keeps its node from voting; a failed write or sync stops the process.
 //!
+//! # Where it runs
+//! Every task of a node on one thread ([`thread`]), which must not block; the log is written by another. What its ports
+//! are called from runs elsewhere.
+//!
 //! # What it never does
 //! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.
 

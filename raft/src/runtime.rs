@@ -1,4 +1,4 @@
-//! What a node's tasks run on: tokio, and nothing more, in production.
+//! What a node's tasks run on: tokio, and nothing more, in production, on a thread of their own (`thread`).
 //!
 //! With the feature `simulation` a task may belong to a simulated process (`sim::process`), and so do the tasks that it
 //! spawns: they end with it, their blocking work is done in place after a simulated while, and what is random comes

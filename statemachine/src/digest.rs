@@ -51,6 +51,7 @@ struct RowHasher(Vec<u8>);
 impl RowHasher {
     fn row(&mut self, key: &[u8], value: &[u8]) -> u128 {
         self.0.clear();
+        self.0.reserve(4 + key.len() + value.len());
         self.0.extend_from_slice(&(key.len() as u32).to_be_bytes());
         self.0.extend_from_slice(key);
         self.0.extend_from_slice(value);

@@ -165,20 +165,21 @@ impl RocksState {
             .expect("every column family is opened with the database")
     }
 
-    /// The column family of keys that begin so. The bytes of objects in the base are with those of the present.
-    fn family_of(&self, key: &[u8]) -> &ColumnFamily {
-        self.family(match key {
-            [keys::JOURNAL, ..] => JOURNAL,
-            [keys::REPLIES, ..] => REPLIES,
-            [keys::OBJECT_BYTES, ..] | [keys::BASE, keys::OBJECT_BYTES, ..] => OBJECT_BYTES,
-            _ => ROWS,
-        })
+    /// Looked up by name once, for many keys.
+    fn families(&self) -> Families<'_> {
+        Families {
+            rows: self.family(ROWS),
+            journal: self.family(JOURNAL),
+            replies: self.family(REPLIES),
+            object_bytes: self.family(OBJECT_BYTES),
+        }
     }
 
     fn rows_of(&self, changes: &Changes) -> WriteBatch {
+        let families = self.families();
         let mut write = WriteBatch::default();
         for (key, value) in changes {
-            let family = self.family_of(key);
+            let family = families.of(key);
             match value {
                 Some(value) => write.put_cf(family, key, value),
                 None => write.delete_cf(family, key),
@@ -215,6 +216,26 @@ impl RocksState {
     }
 }
 
+/// The column families of keys.
+struct Families<'a> {
+    rows: &'a ColumnFamily,
+    journal: &'a ColumnFamily,
+    replies: &'a ColumnFamily,
+    object_bytes: &'a ColumnFamily,
+}
+
+impl<'a> Families<'a> {
+    /// That of keys that begin so. The bytes of objects in the base are with those of the present.
+    fn of(&self, key: &[u8]) -> &'a ColumnFamily {
+        match key {
+            [keys::JOURNAL, ..] => self.journal,
+            [keys::REPLIES, ..] => self.replies,
+            [keys::OBJECT_BYTES, ..] | [keys::BASE, keys::OBJECT_BYTES, ..] => self.object_bytes,
+            _ => self.rows,
+        }
+    }
+}
+
 /// Takes what a database says of itself, and keeps nothing of it: without one it writes a file.
 pub(crate) fn quiet() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {})
@@ -230,7 +251,10 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     let mut options = Options::default();
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
-    blocks.set_bloom_filter(10.0, false);
+    // The journal is read in order.
+    if name != JOURNAL {
+        blocks.set_bloom_filter(10.0, false);
+    }
     blocks.set_cache_index_and_filter_blocks(true);
     // Each look for what is not there asks the filters of all of them.
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
@@ -278,7 +302,7 @@ impl StateDisk for RocksState {
 
     fn view(&self, read: &mut dyn FnMut(&dyn View)) {
         read(&RocksView {
-            state: self,
+            families: self.families(),
             snapshot: self.db.snapshot(),
         });
     }
@@ -337,7 +361,7 @@ const EDGES: [&[u8]; 7] = [
 
 /// A snapshot of the database as one ordered space of keys.
 struct RocksView<'a> {
-    state: &'a RocksState,
+    families: Families<'a>,
     snapshot: Snapshot<'a>,
 }
 
@@ -348,7 +372,7 @@ fn store_fault(error: rocksdb::Error) -> Fault {
 impl View for RocksView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         self.snapshot
-            .get_cf(self.state.family_of(key), key)
+            .get_cf(self.families.of(key), key)
             .map_err(store_fault)
     }
 
@@ -387,7 +411,7 @@ impl RocksView<'_> {
         }
         let mut rows = self
             .snapshot
-            .raw_iterator_cf_opt(self.state.family_of(from), options);
+            .raw_iterator_cf_opt(self.families.of(from), options);
         match order {
             Order::Ascending => rows.seek_to_first(),
             Order::Descending => rows.seek_to_last(),
