@@ -251,6 +251,7 @@ impl Node {
             Factory {
                 peers: peers.clone(),
                 bytes_per_second: config.snapshots.bytes_per_second,
+                lease: config.timings.lease(),
             },
             log.clone(),
             store,

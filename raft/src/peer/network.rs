@@ -21,16 +21,16 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Between two tries to reach a peer for its log.
 const REDIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -44,6 +44,8 @@ pub(crate) struct Factory {
     pub(crate) peers: Arc<Peers>,
     /// How fast snapshots are sent.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
+    /// How long the others elect nobody after they heard from a leader.
+    pub(crate) lease: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -55,6 +57,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             control: self.peers.channel(target, node, Lane::Control),
             peers: self.peers.clone(),
             bytes_per_second: self.bytes_per_second,
+            lease: self.lease,
             target,
             node: node.clone(),
             idle: None,
@@ -66,6 +69,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 pub(crate) struct Network {
     peers: Arc<Peers>,
     bytes_per_second: Option<NonZeroU64>,
+    lease: Duration,
     target: u64,
     node: PeerNode,
     control: Arc<Channel>,
@@ -153,7 +157,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     LogConnection { reader, writer }
                 }
             };
-            let session = Session::start(connection, input, self.peers.rpc_deadline, &mut self.idle);
+            let limits = (self.peers.rpc_deadline, answer_age_max(self.lease));
+            let session = Session::start(connection, input, limits, &mut self.idle);
             let results = stream::unfold(Some(session), |session| async move {
                 let mut session = session?;
                 let result = session.next().await?;
@@ -232,17 +237,72 @@ impl RaftNetworkV2<TypeConfig> for Network {
     }
 }
 
+/// How old an answer may be that could be taken for that to a later request. openraft gives a peer credit for the newest request
+/// that an answer covers, and the leader a lease from when that one was sent; a request without entries is covered by the answer to
+/// the one before it. Reads count on half of the lease, so a quarter is to spare.
+fn answer_age_max(lease: Duration) -> Duration {
+    lease / 4
+}
+
+/// A request that waits for its answer.
+struct Sent {
+    at: Instant,
+    after: Option<LogId>,
+    last: Option<LogId>,
+}
+
+impl Sent {
+    fn of(request: &AppendEntriesRequest<TypeConfig>) -> Self {
+        Sent {
+            at: Instant::now(),
+            after: request.prev_log_id,
+            last: request
+                .entries
+                .last()
+                .map(|entry| entry.log_id)
+                .or(request.prev_log_id),
+        }
+    }
+
+    /// Whether a follower that has everything up to `matching` has part of this, or all of it.
+    fn is_covered(&self, matching: Option<LogId>) -> bool {
+        self.last <= matching || self.after < matching
+    }
+}
+
+/// The requests of one session without an answer, in order.
+#[derive(Clone, Default)]
+struct InFlight(Arc<Mutex<VecDeque<Sent>>>);
+
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Sent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the answer to the oldest request, `None` for one that says that it does not follow. Whether to keep it back, since
+    /// it is old and a later request would get the credit: the answer to that one says as much, and more.
+    fn answer(&self, matching: Option<Option<LogId>>, age_max: Duration) -> bool {
+        let mut sent = self.lock();
+        let Some(answered) = sent.pop_front() else {
+            return false;
+        };
+        matching.is_some_and(|matching| {
+            answered.at.elapsed() > age_max && sent.iter().any(|later| later.is_covered(matching))
+        })
+    }
+}
+
 /// One session of pipelined appends: a task writes requests as openraft makes them, while the results are read here,
 /// in the order of the requests because the connection and the receiver keep it.
 struct Session<'s> {
     reader: Option<FrameReader<ReadHalf>>,
-    sent: Arc<AtomicU64>,
-    received: u64,
+    in_flight: InFlight,
     /// Gives the writing half back once openraft has no more requests.
     written: Option<oneshot::Receiver<io::Result<WriteHalf>>>,
     writer: Option<WriteHalf>,
     task: JoinHandle<()>,
     deadline: Duration,
+    answer_age_max: Duration,
     idle: &'s mut Option<LogConnection>,
 }
 
@@ -256,35 +316,35 @@ impl<'s> Session<'s> {
     fn start<S>(
         connection: LogConnection,
         input: S,
-        deadline: Duration,
+        (deadline, answer_age_max): (Duration, Duration),
         idle: &'s mut Option<LogConnection>,
     ) -> Self
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let sent = Arc::new(AtomicU64::new(0));
+        let in_flight = InFlight::default();
         let (done, written) = oneshot::channel();
-        let (counter, mut writer) = (sent.clone(), connection.writer);
+        let (sent, mut writer) = (in_flight.clone(), connection.writer);
         let task = tokio::spawn(within(async move {
-            let result = write_requests(&mut writer, input, &counter).await;
+            let result = write_requests(&mut writer, input, &sent).await;
             // The session may be over already.
             drop(done.send(result.map(|()| writer)));
         }));
         Session {
             reader: Some(connection.reader),
-            sent,
-            received: 0,
+            in_flight,
             written: Some(written),
             writer: None,
             task,
             deadline,
+            answer_age_max,
             idle,
         }
     }
 
     async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, Rpc>> {
         loop {
-            if self.written.is_none() && self.received == self.sent.load(Acquire) {
+            if self.written.is_none() && self.in_flight.lock().is_empty() {
                 // Everything is answered: the connection serves the next session.
                 if let (Some(reader), Some(writer)) = (self.reader.take(), self.writer.take()) {
                     *self.idle = Some(LogConnection { reader, writer });
@@ -292,7 +352,6 @@ impl<'s> Session<'s> {
                 return None;
             }
             let reader = self.reader.as_mut()?;
-            let received_before = self.received;
             let written = async {
                 match self.written.as_mut() {
                     Some(written) => written.await,
@@ -303,13 +362,16 @@ impl<'s> Session<'s> {
                 biased;
                 read = tokio::time::timeout(self.deadline, reader.next()) => match read {
                     Ok(Ok(Some(frame))) => {
-                        self.received += 1;
-                        return Some(decode(&frame.body));
+                        let answer = decode::<StreamAppendResult<TypeConfig>>(&frame.body);
+                        let matching = answer.as_ref().ok().and_then(|result| result.as_ref().ok());
+                        if !self.in_flight.answer(matching.copied(), self.answer_age_max) {
+                            return Some(answer);
+                        }
                     }
                     Ok(Ok(None)) => return Some(Err(network_error(&io::ErrorKind::UnexpectedEof.into()))),
                     Ok(Err(error)) => return Some(Err(network_error(&error))),
                     // Silence is fine while nothing is asked.
-                    Err(_) if self.sent.load(Acquire) == received_before => {}
+                    Err(_) if self.in_flight.lock().is_empty() => {}
                     Err(_) => return Some(Err(network_error(&io::ErrorKind::TimedOut.into()))),
                 },
                 written = written => {
@@ -325,13 +387,15 @@ impl<'s> Session<'s> {
     }
 }
 
-async fn write_requests<S>(writer: &mut WriteHalf, mut input: S, sent: &AtomicU64) -> io::Result<()>
+async fn write_requests<S>(writer: &mut WriteHalf, mut input: S, sent: &InFlight) -> io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
+    let mut id = 0;
     while let Some(request) = input.next().await {
-        let id = sent.fetch_add(1, Release);
+        sent.lock().push_back(Sent::of(&request));
         writer.write_all(&wire::encode_append(id, &request)).await?;
+        id += 1;
     }
     Ok(())
 }
@@ -339,4 +403,101 @@ where
 /// What a follower reports of one pipelined append.
 pub(super) fn encode_append_result(result: &StreamAppendResult<TypeConfig>) -> Vec<u8> {
     codec::encode::<Result<Option<LogId>, openraft::raft::StreamAppendError<TypeConfig>>>(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::frame;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::sync::mpsc;
+
+    fn up_to(index: u64) -> Option<LogId> {
+        let leader = LeaderId { term: 1, node_id: 1 };
+        Some(LogId::new(leader, index))
+    }
+
+    /// One that tells a follower with everything up to `index` of a commit, and brings nothing else.
+    fn commit(index: u64) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: up_to(index),
+            entries: Vec::new(),
+            leader_commit: up_to(index),
+        }
+    }
+
+    struct Follower(DuplexStream);
+
+    impl Follower {
+        async fn take(&mut self) {
+            let mut some = [0; 4096];
+            assert!(self.0.read(&mut some).await.expect("reads") > 0);
+        }
+
+        async fn answer(&mut self, index: u64) {
+            let bytes = encode_append_result(&Ok(up_to(index)));
+            let frame = frame::encode(kind::ANSWER, 0, &bytes);
+            self.0.write_all(&frame).await.expect("writes");
+        }
+    }
+
+    type Requests = mpsc::UnboundedSender<AppendEntriesRequest<TypeConfig>>;
+
+    /// A session in which answers older than `age_max` are old.
+    fn session(idle: &mut Option<LogConnection>, age_max: Duration) -> (Session<'_>, Requests, Follower) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (read, write) = tokio::io::split(near);
+        let connection = LogConnection {
+            reader: FrameReader::new(Box::new(read)),
+            writer: Box::new(write),
+        };
+        let (requests, input) = mpsc::unbounded_channel();
+        let input = stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) });
+        let session = Session::start(connection, input.boxed(), (Duration::MAX, age_max), idle);
+        (session, requests, Follower(far))
+    }
+
+    async fn passed_on(session: &mut Session<'_>) -> Option<LogId> {
+        let answer = session.next().await.expect("goes on").expect("is well");
+        answer.expect("follows")
+    }
+
+    #[tokio::test]
+    async fn an_old_answer_gives_no_credit_to_a_later_request() {
+        let mut idle = None;
+        let (mut session, requests, mut follower) = session(&mut idle, Duration::ZERO);
+        for _ in 0..2 {
+            requests.send(commit(8)).expect("is open");
+            follower.take().await;
+        }
+        follower.answer(8).await;
+        let early = tokio::time::timeout(Duration::from_millis(100), session.next()).await;
+        assert!(
+            early.is_err(),
+            "the answer to the first passes for one to the second"
+        );
+        follower.answer(8).await;
+        assert_eq!(passed_on(&mut session).await, up_to(8));
+
+        // What is behind it is no part of what it covers.
+        for index in [9, 10] {
+            requests.send(commit(index)).expect("is open");
+            follower.take().await;
+        }
+        follower.answer(9).await;
+        assert_eq!(passed_on(&mut session).await, up_to(9));
+    }
+
+    #[tokio::test]
+    async fn a_recent_answer_is_passed_on_whatever_is_under_way() {
+        let mut idle = None;
+        let (mut session, requests, mut follower) = session(&mut idle, Duration::MAX);
+        for _ in 0..2 {
+            requests.send(commit(7)).expect("is open");
+            follower.take().await;
+        }
+        follower.answer(7).await;
+        assert_eq!(passed_on(&mut session).await, up_to(7));
+    }
 }

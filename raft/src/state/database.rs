@@ -409,9 +409,7 @@ impl RocksView<'_> {
         if !to.is_empty() {
             options.set_iterate_upper_bound(to);
         }
-        let mut rows = self
-            .snapshot
-            .raw_iterator_cf_opt(self.families.of(from), options);
+        let mut rows = self.snapshot.raw_iterator_cf_opt(self.families.of(from), options);
         match order {
             Order::Ascending => rows.seek_to_first(),
             Order::Descending => rows.seek_to_last(),
