@@ -1,7 +1,10 @@
 //! What was acknowledged is there, once, whoever dies.
 
 use crate::support::load::{Load, check_acknowledged};
-use crate::support::{Cluster, eventually};
+use crate::support::{Cluster, Node, PATIENCE, eventually, signal};
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 #[test]
 fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
@@ -99,6 +102,50 @@ fn a_minority_cannot_write_and_says_so() {
         log < 200_000,
         "a node that is left alone does not fill its disk with {log} bytes of log"
     );
+}
+
+/// Asks for the key `x`; the answer is not waited for.
+fn ask_for_x(node: &Node) -> TcpStream {
+    let address = node.http.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("sets a timeout");
+    let request = format!(
+        "GET /v1/kv/x HTTP/1.1\r\nHost: {address}\r\nAccept: application/octet-stream\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("asks");
+    stream
+}
+
+#[test]
+fn a_leader_that_stood_still_answers_no_read_with_what_was_before() {
+    let cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 6);
+    for round in 1..=10 {
+        let old = cluster.node(cluster.leader());
+        signal(old.pid, Signal::SIGSTOP);
+        // What its followers answered to it is waiting for it meanwhile.
+        let value = round.to_string();
+        eventually("the others go on without it", || {
+            cluster.others(old.id).iter().any(|node| {
+                let put = cluster.http.put(format!("{}/v1/kv/x", node.http));
+                let put = put.header("Content-Type", "application/octet-stream");
+                let answer = put.body(value.clone()).send();
+                answer.is_ok_and(|answer| answer.status() == 200)
+            })
+        });
+        let asked: Vec<_> = (0..32).map(|_| ask_for_x(old)).collect();
+        signal(old.pid, Signal::SIGCONT);
+        for mut stream in asked {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            if answer.starts_with("HTTP/1.1 200") {
+                let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+                assert_eq!(body, value, "a read that began after it was acknowledged");
+            }
+        }
+    }
+    let acknowledged = load.stop().acknowledged;
+    check_acknowledged(&cluster.pairs(1, "load/", "linearizable"), &acknowledged);
 }
 
 #[test]
