@@ -1,9 +1,9 @@
 //! Reading: how a node makes sure that its replica is fresh enough.
 //!
 //! A linearizable read takes the leader's commit index, once the leader has made sure that it still leads, and waits
-//! until that is applied here. The leader is sure while a majority answered it within half of its lease (so clocks may
-//! run apart by half without harm), and otherwise asks a round of heartbeats. Other nodes ask the leader; all reads
-//! that wait share one round.
+//! until that is applied here. The leader is sure while a majority answered it within half of its lease, and otherwise asks a
+//! round of heartbeats. An answer may be a quarter of the lease older than it is taken for ([`crate::peer::network`]), so
+//! clocks may run apart by a quarter without harm. Other nodes ask the leader; all reads that wait share one round.
 
 use crate::engine::Engine;
 use crate::peer::frame::Lane;
