@@ -280,7 +280,8 @@ impl InFlight {
     }
 
     /// Takes the answer to the oldest request, `None` for one that says that it does not follow. Whether to keep it back, since
-    /// it is old and a later request would get the credit: the answer to that one says as much, and more.
+    /// it is old and a later request would get the credit: the answer to that one says as much, and more. openraft counts an
+    /// answer in the same poll, on the one thread, so that no request comes in between.
     fn answer(&self, matching: Option<Option<LogId>>, age_max: Duration) -> bool {
         let mut sent = self.lock();
         let Some(answered) = sent.pop_front() else {
