@@ -431,7 +431,8 @@ mod tests {
     struct Follower(DuplexStream);
 
     impl Follower {
-        async fn take(&mut self) {
+        async fn is_sent(&mut self, requests: &Requests, request: AppendEntriesRequest<TypeConfig>) {
+            requests.send(request).expect("is open");
             let mut some = [0; 4096];
             assert!(self.0.read(&mut some).await.expect("reads") > 0);
         }
@@ -469,8 +470,7 @@ mod tests {
         let mut idle = None;
         let (mut session, requests, mut follower) = session(&mut idle, Duration::ZERO);
         for _ in 0..2 {
-            requests.send(commit(8)).expect("is open");
-            follower.take().await;
+            follower.is_sent(&requests, commit(8)).await;
         }
         follower.answer(8).await;
         let early = tokio::time::timeout(Duration::from_millis(100), session.next()).await;
@@ -483,8 +483,7 @@ mod tests {
 
         // What is behind it is no part of what it covers.
         for index in [9, 10] {
-            requests.send(commit(index)).expect("is open");
-            follower.take().await;
+            follower.is_sent(&requests, commit(index)).await;
         }
         follower.answer(9).await;
         assert_eq!(passed_on(&mut session).await, up_to(9));
@@ -495,8 +494,7 @@ mod tests {
         let mut idle = None;
         let (mut session, requests, mut follower) = session(&mut idle, Duration::MAX);
         for _ in 0..2 {
-            requests.send(commit(7)).expect("is open");
-            follower.take().await;
+            follower.is_sent(&requests, commit(7)).await;
         }
         follower.answer(7).await;
         assert_eq!(passed_on(&mut session).await, up_to(7));

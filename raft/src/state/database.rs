@@ -201,17 +201,11 @@ impl RocksState {
         write
     }
 
-    fn land(&self, write: WriteBatch) -> Result<(), rocksdb::Error> {
+    /// Where `waits` is not, an error takes the place of waiting for flushes and compactions.
+    fn land(&self, write: WriteBatch, waits: bool) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(write, &options)
-    }
-
-    /// As [`RocksState::land`], and an error where it would have to wait for flushes and compactions.
-    fn land_now(&self, write: WriteBatch) -> Result<(), rocksdb::Error> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        options.set_no_slowdown(true);
+        options.set_no_slowdown(!waits);
         self.db.write_opt(write, &options)
     }
 }
@@ -308,11 +302,11 @@ impl StateDisk for RocksState {
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
-        self.land(self.write_batch(&batch)).map_err(other)
+        self.land(self.write_batch(&batch), true).map_err(other)
     }
 
     fn try_write(&self, batch: Batch) -> io::Result<Option<Batch>> {
-        match self.land_now(self.write_batch(&batch)) {
+        match self.land(self.write_batch(&batch), false) {
             Ok(()) => Ok(None),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Some(batch)),
             Err(error) => Err(other(error)),
@@ -320,14 +314,14 @@ impl StateDisk for RocksState {
     }
 
     fn put(&self, changes: Changes) -> io::Result<()> {
-        self.land(self.rows_of(&changes)).map_err(other)
+        self.land(self.rows_of(&changes), true).map_err(other)
     }
 
     fn cut_journal(&self, floor: Revision) -> io::Result<()> {
         let (from, to) = journal::range_below(floor);
         let mut write = WriteBatch::default();
         write.delete_range_cf(self.family(JOURNAL), &from, &to);
-        self.land(write).map_err(other)?;
+        self.land(write, true).map_err(other)?;
         // So that the disk has the room now, and reads do not step over what is gone.
         self.db
             .compact_range_cf(self.family(JOURNAL), Some(&from), Some(&to));
