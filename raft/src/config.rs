@@ -132,7 +132,7 @@ impl Default for SnapshotPolicy {
             entries: 100_000,
             log_bytes: 512 << 20,
             keep_entries: 10_000,
-            bytes_per_second: NonZeroU64::new(256 << 20),
+            bytes_per_second: NonZeroU64::new(160 << 20),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::state::database::{RocksState, StateDisk};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Opens the database of a node.
 pub(crate) trait Stores: Send + Sync + 'static {
@@ -31,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     /// The sizes of the log's files.
     pub(crate) log: Sizes,
+    /// The threads for work in bulk, where consensus has one to itself.
+    pub(crate) pool: Option<Handle>,
 }
 
 impl Host {
@@ -42,6 +45,7 @@ impl Host {
             net: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             log: Sizes::default(),
+            pool: None,
         }
     }
 }

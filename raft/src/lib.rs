@@ -12,8 +12,8 @@
 //! - A log that ends before what it acknowledged keeps its node from voting; a failed write or sync stops the process.
 //!
 //! # Where it runs
-//! Every task of a node on one thread ([`thread`]), which must not block; the log is written by another. What its ports
-//! are called from runs elsewhere.
+//! Every task of a node on one thread ([`thread`]), which must not block; the log is written by another. Snapshots are
+//! sent and received elsewhere, and so runs what its ports are called from.
 //!
 //! # What it never does
 //! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.

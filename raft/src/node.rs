@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -190,7 +191,11 @@ impl Node {
     /// See [`StartError`]. A node that forgot what it acknowledged refuses to start, and says what to do.
     pub async fn start(config: Config) -> Result<Node, StartError> {
         let thread = Thread::start().map_err(|error| StartError::Engine(error.to_string()))?;
-        match thread.run(Node::start_in(config, Host::machine())).await {
+        let host = Host {
+            pool: Some(Handle::current()),
+            ..Host::machine()
+        };
+        match thread.run(Node::start_in(config, host)).await {
             Ok(Ok(node)) => Ok(Node {
                 thread: Some(thread),
                 ..node
@@ -241,7 +246,7 @@ impl Node {
             config.timings.rpc_deadline(),
             counters.clone(),
             CancellationToken::new(),
-            Tasks::default(),
+            Tasks::new(host.pool.clone()),
         );
         let engine_error = |error: String| StartError::Engine(error);
         let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;

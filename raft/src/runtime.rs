@@ -5,7 +5,8 @@
 //! from the seed. A task that belongs to none is treated as in production.
 
 use std::io;
-use tokio_util::task::TaskTracker;
+use tokio::runtime::Handle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 #[cfg(feature = "simulation")]
 pub(crate) use crate::sim::runtime::{Runtime, blocking, new_uuid, within};
@@ -52,24 +53,49 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 
 /// The tasks of a node.
 #[derive(Clone, Default)]
-pub(crate) struct Tasks(TaskTracker);
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    /// The threads beside that of consensus, where it has one to itself.
+    pool: Option<Handle>,
+}
 
 impl Tasks {
+    pub(crate) fn new(pool: Option<Handle>) -> Self {
+        Tasks {
+            tracker: TaskTracker::new(),
+            pool,
+        }
+    }
+
+    /// Does work in bulk, which would hold consensus up, on other threads. It ends with the future that waits for it.
+    pub(crate) async fn aside<F>(&self, work: F) -> io::Result<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match &self.pool {
+            None => Ok(work.await),
+            Some(pool) => {
+                let task = self.tracker.spawn_on(work, pool);
+                AbortOnDropHandle::new(task).await.map_err(io::Error::other)
+            }
+        }
+    }
+
     /// Runs a task.
     pub(crate) fn spawn<F>(&self, future: F)
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.0.spawn(within(future));
+        self.tracker.spawn(within(future));
     }
 
     /// Nothing more is spawned that anybody waits for.
     pub(crate) fn close(&self) {
-        self.0.close();
+        self.tracker.close();
     }
 
     /// Waits until no task is left.
     pub(crate) async fn wait(&self) {
-        self.0.wait().await;
+        self.tracker.wait().await;
     }
 }

@@ -120,7 +120,7 @@ async fn play(world: &World, plan: Plan) -> Played {
     let watchers: Vec<_> = (0..plan.watchers)
         .map(|number| tokio::spawn(Watcher::new(site.clone(), ledger.clone(), number).run()))
         .collect();
-    let struck = nemesis::run(site.clone()).await;
+    let struck = nemesis::run(site.clone(), ledger.clone()).await;
     let mut verdicts = vec![recover(&site).await];
     ledger.stop();
     for client in clients {

@@ -1,5 +1,6 @@
 //! The faults of a simulation, drawn one after the other; most end by themselves after a while.
 
+use super::client::{Client, Ledger};
 use super::site::{Seat, Site};
 use super::swarm::{Kind, chance};
 use crate::history::Edge;
@@ -16,6 +17,9 @@ use std::time::Duration;
 /// How long a transfer of leadership is tried, in ms.
 const TRANSFER_MS: u64 = 5_000;
 
+/// The number of the client that asks the first machine as it goes on; above those of clients in general.
+const FIRST_PROBE: u64 = 1_000;
+
 /// How often each kind of fault struck.
 pub(super) type Struck = BTreeMap<Kind, u64>;
 
@@ -23,10 +27,11 @@ pub(super) type Struck = BTreeMap<Kind, u64>;
 type Blocked = Vec<(usize, usize)>;
 
 /// Strikes until the time is over, and says how often.
-pub(super) async fn run(site: Arc<Site>) -> Struck {
+pub(super) async fn run(site: Arc<Site>, ledger: Arc<Ledger>) -> Struck {
     let mut nemesis = Nemesis {
         rng: chance(site.plan.seed, 1),
         site,
+        ledger,
         struck: Struck::new(),
         replaced: false,
     };
@@ -51,6 +56,7 @@ pub(super) async fn run(site: Arc<Site>) -> Struck {
 
 struct Nemesis {
     site: Arc<Site>,
+    ledger: Arc<Ledger>,
     rng: ChaCha8Rng,
     struck: Struck,
     /// A machine was replaced: once in a run is enough, and keeps a majority of what was acknowledged.
@@ -129,7 +135,14 @@ impl Nemesis {
                 self.begin(kind, Edge::Begin, "", &[seat]);
                 machine.pause();
                 let after = self.while_();
-                self.later(after, kind, move |_| machine.resume());
+                let (ledger, seat) = (self.ledger.clone(), seat.clone());
+                self.later(after, kind, move |site| {
+                    machine.resume();
+                    // It may take itself for the leader that it was.
+                    tokio::spawn(
+                        Client::new(site.clone(), ledger, FIRST_PROBE + seat.machine.id()).probe(seat),
+                    );
+                });
             }
             Kind::SlowDisk | Kind::FailingDisk | Kind::FullDisk => self.disk(kind, seat),
             Kind::SlowLinks | Kind::LossyLinks => self.links(kind, seat),

@@ -193,28 +193,30 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let send = async {
-            let (read, write) = self
-                .peers
-                .dial(self.target, &self.node, Lane::Snapshot)
+        let (peers, target, node) = (self.peers.clone(), self.target, self.node.clone());
+        let pace = Pace::new(self.bytes_per_second);
+        let send = async move {
+            let (read, write) = peers
+                .dial(target, &node, Lane::Snapshot)
                 .await
                 .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
-            let bytes = snapshot.snapshot.manifest.bytes();
-            let transfer = self.peers.begin_transfer(self.target, bytes);
-            transfer::send(
-                read,
-                write,
-                vote,
-                &snapshot.snapshot,
-                Pace::new(self.bytes_per_second),
-                &transfer.progress.sent_bytes,
-            )
-            .await
-            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+            let snapshot = snapshot.snapshot;
+            let transfer = peers.begin_transfer(target, snapshot.manifest.bytes());
+            let sent_bytes = &transfer.progress.sent_bytes;
+            transfer::send(read, write, vote, &snapshot, pace, sent_bytes)
+                .await
+                .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+        };
+        let sent = async {
+            self.peers
+                .tasks
+                .aside(send)
+                .await
+                .unwrap_or_else(|error| Err(StreamingError::Network(NetworkError::new(&error))))
         };
         tokio::select! {
             biased;
-            sent = send => {
+            sent = sent => {
                 if sent.is_ok() {
                     self.peers.counters.snapshots_sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }

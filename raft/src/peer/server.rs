@@ -143,12 +143,12 @@ async fn serve_log(
 
 async fn serve_snapshot(
     engine: &Engine,
-    mut reader: FrameReader<ReadHalf>,
+    reader: FrameReader<ReadHalf>,
     mut write: WriteHalf,
 ) -> io::Result<()> {
     let state = engine.state();
-    let received = transfer::receive(&mut reader, state.files(), &state.snapshot_root()).await;
-    let answer = match received {
+    let received = transfer::receive(reader, state.files().clone(), state.snapshot_root());
+    let answer = match engine.tasks().aside(received).await? {
         Ok((vote, handle)) => {
             let meta = handle.manifest.meta()?;
             let snapshot = Snapshot {

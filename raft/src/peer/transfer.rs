@@ -19,7 +19,7 @@ use onward_statemachine::codec;
 use openraft::raft::SnapshotResponse;
 use std::io;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -146,9 +146,9 @@ impl Drop for Incoming {
 
 /// Receives a snapshot into `root`.
 pub(super) async fn receive(
-    reader: &mut FrameReader<ReadHalf>,
-    files: &Arc<dyn Files>,
-    root: &Path,
+    mut reader: FrameReader<ReadHalf>,
+    files: Arc<dyn Files>,
+    root: PathBuf,
 ) -> io::Result<(Vote, SnapshotHandle)> {
     let head = in_time(reader.next())
         .await?
@@ -168,8 +168,8 @@ pub(super) async fn receive(
         bytes = manifest.bytes(),
         "receiving a snapshot"
     );
-    receive_files(reader, &incoming, &manifest).await?;
-    let (files, temporary, root) = (files.clone(), incoming.path.clone(), root.to_owned());
+    receive_files(&mut reader, &incoming, &manifest).await?;
+    let temporary = incoming.path.clone();
     let snapshot = blocking(move || seal(&files, &temporary, &root, &manifest)).await??;
     Ok((vote, SnapshotHandle::new(snapshot)))
 }

@@ -107,6 +107,7 @@ impl Machine {
             net: Arc::new(MachineNet::new(process.clone())),
             clock: self.0.clone(),
             log: LOG,
+            pool: None,
         };
         self.0.world.note(|| format!("n{} starts", self.0.id));
         let started = Within::new(process.clone(), Node::start_in(config, host)).await;

@@ -45,6 +45,17 @@ const COMPRESSION: [DBCompressionType; 7] = {
 };
 /// How much of a memtable its filter takes.
 const MEMTABLE_FILTER_SHARE: f64 = 0.02;
+/// What is written before it is flushed: of one family, and of all together.
+const WRITE_BUFFER_BYTES: usize = 64 << 20;
+const WRITE_BUFFERS_BYTES: usize = 192 << 20;
+/// The log is on the same disk, and a sync of it waits behind whatever else is written. So files are written out as they
+/// grow, and flushes and compactions go at a pace that follows how much there is to write, at most this many bytes a second
+/// and at least a twentieth of it (`NewGenericRateLimiter`, `auto_tuned`).
+const SYNC_BYTES: u64 = 1 << 20;
+const FLUSH_BYTES_PER_SECOND: i64 = 1 << 30;
+const FLUSH_REFILL_US: i64 = 50_000;
+/// How often what waits with low priority goes first: RocksDB's default.
+const FLUSH_FAIRNESS: i32 = 10;
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 /// Of a copy that is read once, from end to end.
 const FROZEN_CACHE_BYTES: usize = 8 << 20;
@@ -126,7 +137,7 @@ pub(crate) struct RocksState {
 impl RocksState {
     /// Opens or creates the database.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        RocksState::open_with(path, 96 << 20, BLOCK_CACHE_BYTES)
+        RocksState::open_with(path, WRITE_BUFFERS_BYTES, BLOCK_CACHE_BYTES)
     }
 
     /// Opens a copy that is read for a while: with little memory.
@@ -142,6 +153,8 @@ impl RocksState {
         options.set_max_background_jobs(2);
         options.set_db_write_buffer_size(write_buffer_bytes);
         options.set_keep_log_file_num(4);
+        options.set_bytes_per_sync(SYNC_BYTES);
+        options.set_auto_tuned_ratelimiter(FLUSH_BYTES_PER_SECOND, FLUSH_REFILL_US, FLUSH_FAIRNESS);
         options.set_stats_dump_period_sec(0);
         options.set_paranoid_checks(true);
         let cache = Cache::new_lru_cache(cache_bytes);
@@ -254,7 +267,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     options.set_block_based_table_factory(&blocks);
     options.set_compression_per_level(&COMPRESSION);
-    options.set_write_buffer_size(32 << 20);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(4);
     options.set_max_compaction_bytes(COMPACTION_BYTES_MAX);
     // Where much was deleted, the room comes back without anybody asking for it.

@@ -22,6 +22,10 @@ use std::time::Duration;
 /// The most often that a command is proposed.
 const TRIES: usize = 5;
 
+/// How often a node is asked that was stopped for a while, and the longest pause between: about an election in all.
+const PROBES: usize = 24;
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// What was asked.
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
@@ -148,6 +152,15 @@ impl Client {
                 let command = self.command(&seat).await;
                 self.propose(&seat, command).await;
             }
+        }
+    }
+
+    /// Reads from one node, time and again for a while.
+    pub(super) async fn probe(mut self, seat: Arc<Seat>) {
+        for _ in 0..PROBES {
+            tokio::time::sleep(self.rng.random_range(Duration::ZERO..=PROBE_PAUSE_MAX)).await;
+            let key = self.key();
+            self.read(&seat, vec![key], Freshness::Linearizable).await;
         }
     }
 
