@@ -187,7 +187,7 @@ pub struct Ingress {
 #[serde(deny_unknown_fields, default)]
 pub struct Disk {
     /// How much of it is kept free, in MiB: with less, writes that add are refused. A twentieth of the disk by default, at
-    /// least 1024, at most 2048 and a quarter of the disk; 0 refuses nothing.
+    /// least 1280, at most 2048 and a quarter of the disk; 0 refuses nothing.
     pub reserve_mib: Option<u64>,
 }
 

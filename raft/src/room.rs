@@ -31,9 +31,9 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two tries to let go of something.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 /// The reserve where none is set: a twentieth of the disk within these bounds, though no more than a quarter of it. It
-/// has to hold what the database may yet write out of their memory, about 300 MiB, and what a compaction writes before
-/// it lets go of what it read: the first level and what is above it, about 450 MiB.
-const RESERVE_MIN: u64 = 1 << 30;
+/// has to hold what the database may yet write out of its memory, up to 500 MiB, and what a compaction writes before it
+/// lets go of what it read: the first level and what is above it, about 550 MiB.
+const RESERVE_MIN: u64 = 1280 << 20;
 const RESERVE_MAX: u64 = 2 << 30;
 
 /// How a disk stands.
