@@ -2,7 +2,8 @@
 //!
 //! Consensus, its connections and what it applies wait for each other at every step of a write; on one thread none of
 //! these steps wakes another one. What the rest of the process is busy with does not hold it up either. It must not
-//! block, then: heartbeats are sent and heard on it. What may take long is done elsewhere ([`crate::runtime::blocking`]).
+//! block, then: heartbeats are sent and heard on it. What may take long is done elsewhere ([`crate::runtime::blocking`],
+//! [`crate::runtime::Tasks::aside`]).
 
 use std::io;
 use std::thread::JoinHandle;

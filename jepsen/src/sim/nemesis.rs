@@ -17,8 +17,8 @@ use std::time::Duration;
 /// How long a transfer of leadership is tried, in ms.
 const TRANSFER_MS: u64 = 5_000;
 
-/// The number of the client that asks the first machine as it goes on; above those of clients in general.
-const FIRST_PROBE: u64 = 1_000;
+/// From here on are the numbers of the clients that ask a machine as it goes on, by its id: above all others.
+const PROBES_FROM: u64 = 1_000;
 
 /// How often each kind of fault struck.
 pub(super) type Struck = BTreeMap<Kind, u64>;
@@ -140,7 +140,7 @@ impl Nemesis {
                     machine.resume();
                     // It may take itself for the leader that it was.
                     tokio::spawn(
-                        Client::new(site.clone(), ledger, FIRST_PROBE + seat.machine.id()).probe(seat),
+                        Client::new(site.clone(), ledger, PROBES_FROM + seat.machine.id()).probe(seat),
                     );
                 });
             }
