@@ -187,14 +187,13 @@ pub(crate) fn raft_config(
         quorum_loss_probe_interval: Some(election_max_ms * 2),
         install_snapshot_timeout: SNAPSHOT_DEADLINE.as_millis() as u64,
         snapshot_policy: RaftSnapshotPolicy::LogsSinceLast(config.snapshots.entries.max(1)),
-        max_in_snapshot_log_to_keep: config.snapshots.keep_entries,
+        // What is purged, and when, is for `crate::purge` to say.
+        max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: config
             .snapshots
             .entries
             .saturating_add(config.snapshots.keep_entries)
             .saturating_add(1),
-        // Purging is a range delete; a few in a row cost more than one.
-        purge_batch_size: (config.snapshots.entries / 4).clamp(1, 256),
         // The log store bounds a message by bytes.
         max_payload_entries: 4096,
         max_append_entries: Some(4096),

@@ -234,13 +234,15 @@ impl Engine {
         }
     }
 
-    /// Takes a snapshot when the log has grown by bytes, which openraft does not count, and settles whether this node
-    /// has caught up.
+    /// Takes a snapshot when the log has grown by bytes, which openraft does not count, purges what snapshots have of it,
+    /// and settles whether this node has caught up.
     pub(crate) async fn watch_log(self: Arc<Self>) {
         let mut bytes_at_snapshot = self.counters.log_synced_bytes.load(Relaxed);
         let mut built = self.counters.snapshots_built.load(Relaxed);
+        let mut purge_asked = 0;
         loop {
             self.settle();
+            purge_asked = self.purge(purge_asked).await;
             // A cluster that was just formed depends on each of its members until they have caught up.
             let pause = if self.trust.settled() {
                 WATCH_INTERVAL

@@ -37,6 +37,7 @@ mod node;
 mod note;
 mod peer;
 mod propose;
+mod purge;
 mod read;
 mod report;
 mod room;

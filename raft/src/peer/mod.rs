@@ -13,6 +13,7 @@ mod transfer;
 pub(crate) mod wire;
 
 use crate::counters::Counters;
+use crate::purge::Holds;
 use crate::runtime::Tasks;
 use crate::types::PeerNode;
 use channel::Channel;
@@ -44,6 +45,8 @@ pub(crate) struct Peers {
     pub(crate) declined: Notify,
     channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
     transfers: Mutex<BTreeMap<u64, Arc<Progress>>>,
+    /// What the log keeps for those who take a snapshot.
+    pub(crate) holds: Holds,
 }
 
 /// How far the transfer of a snapshot is.
@@ -86,6 +89,7 @@ impl Peers {
             declined: Notify::new(),
             channels: Mutex::default(),
             transfers: Mutex::default(),
+            holds: Holds::default(),
         })
     }
 

@@ -25,6 +25,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -200,8 +201,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 .dial(target, &node, Lane::Snapshot)
                 .await
                 .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+            let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
             let snapshot = snapshot.snapshot;
-            let transfer = peers.begin_transfer(target, snapshot.manifest.bytes());
+            let bytes = snapshot.manifest.bytes();
+            let written = peers.counters.log_synced_bytes.load(Relaxed);
+            peers.holds.begin(target, last, bytes, written);
+            let transfer = peers.begin_transfer(target, bytes);
             let sent_bytes = &transfer.progress.sent_bytes;
             transfer::send(read, write, vote, &snapshot, pace, sent_bytes)
                 .await
@@ -218,7 +223,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             biased;
             sent = sent => {
                 if sent.is_ok() {
-                    self.peers.counters.snapshots_sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    self.peers.counters.snapshots_sent.fetch_add(1, Relaxed);
                 }
                 sent
             }

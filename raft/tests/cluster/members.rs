@@ -4,6 +4,7 @@ use crate::site::*;
 use onward_raft::{Config, InitialMember, Join, Node, SnapshotPolicy, StartError};
 use onward_statemachine::NodeId;
 use onward_statemachine::membership::{Change, Changed};
+use std::num::NonZeroU64;
 use std::process::Command;
 use std::time::Duration;
 
@@ -77,6 +78,81 @@ async fn a_wiped_follower_joins_again_by_snapshot_under_a_new_id() {
     assert_eq!(read(&restarted, "after").await.as_deref(), Some("y"));
     restarted.abandon().await;
     nodes.remove(0).abandon().await;
+}
+
+/// It takes some seconds for its snapshot; meanwhile others are taken, and more is written than stays behind one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_slower_than_the_writes_is_sent_one_snapshot() {
+    let mut site = Site::new(1);
+    site.snapshots = SnapshotPolicy {
+        entries: 20,
+        log_bytes: u64::MAX,
+        keep_entries: 5,
+        bytes_per_second: NonZeroU64::new(96 << 10),
+    };
+    let node = site.start(0).await;
+    for round in 0..60 {
+        // Nothing that could be stored in less.
+        let noise: String = (0..60)
+            .map(|_| uuid::Uuid::new_v4().simple().to_string())
+            .collect();
+        write(&node, &format!("key-{round}"), &noise).await;
+    }
+    let purged = async || {
+        let status = node.cluster().status();
+        (status.first_log.0 > 20).then_some(())
+    };
+    until("the log to be purged", purged).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut config = Config::new(dir.path(), "test");
+    config.peer_listener = Some(listener());
+    config.snapshots = site.snapshots;
+    config.join = Some(Join {
+        peer_address: node.peer_address().to_string(),
+        replaces: None,
+    });
+    let count = |node: &Node, name| {
+        let metrics = node.cluster().metrics();
+        let metric = metrics.into_iter().find(|metric| metric.name == name);
+        metric.map(|metric| metric.reading.number())
+    };
+    let mut round = 0;
+    let mut write_more = async || {
+        round += 1;
+        write(&node, &format!("meanwhile-{}", round % 50), "x").await;
+        let sent = count(&node, "onward_raft_snapshots_sent_total");
+        assert!(sent <= Some(1), "sent one after the other");
+    };
+    let joining = Node::start(config);
+    tokio::pin!(joining);
+    let joined = loop {
+        tokio::select! {
+            joined = &mut joining => break joined.expect("joins"),
+            () = write_more() => {}
+        }
+    };
+    let votes = || {
+        let members = node.cluster().status().members;
+        members
+            .iter()
+            .any(|member| member.id == joined.id() && member.voter)
+    };
+    while !votes() {
+        write_more().await;
+    }
+    let taken = count(&node, "onward_raft_snapshots_built_total");
+    assert!(taken > Some(4), "snapshots are taken meanwhile: {taken:?}");
+    assert_eq!(count(&node, "onward_raft_snapshots_sent_total"), Some(1));
+    assert_eq!(count(&joined, "onward_raft_snapshots_installed_total"), Some(1));
+    // What was kept for it goes now.
+    until("the log to be purged", async || {
+        write(&node, "after", "x").await;
+        let status = node.cluster().status();
+        (status.first_log.0 + 60 > status.snapshot.0).then_some(())
+    })
+    .await;
+    joined.shutdown().await;
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
