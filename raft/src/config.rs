@@ -95,7 +95,7 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Timings {
-            heartbeat_ms: 80,
+            heartbeat_ms: 100,
             election_min_ms: 250,
             election_max_ms: 500,
         }

@@ -70,6 +70,8 @@ pub(crate) struct LogStore {
 
 struct Shared {
     disk: LogDisk,
+    /// Only consensus changes it, by one call after the other. Let go of before the writer is woken, which takes it first of
+    /// all.
     tail: Mutex<Tail>,
     counters: Arc<Counters>,
 }
@@ -309,23 +311,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 }
             }
         }
-        let mut tail = self.shared.tail();
-        tail.append(&entries);
+        self.shared.tail().append(&entries);
         self.writer.queue(Op::Append(entries, callback, now));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let mut tail = self.shared.tail();
-        tail.truncate(last);
-        let truncations = tail.truncations;
+        let truncations = self.shared.tail().truncate(last);
         self.writer.queue(Op::Truncate(last, truncations));
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        let mut tail = self.shared.tail();
-        tail.purge(upto);
+        self.shared.tail().purge(upto);
         self.writer.queue(Op::Purge(upto));
         Ok(())
     }

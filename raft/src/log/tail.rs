@@ -84,8 +84,8 @@ impl Tail {
         }
     }
 
-    /// Forgets all entries behind `last`.
-    pub(crate) fn truncate(&mut self, last: Option<LogId>) {
+    /// Forgets all entries behind `last`; returns how often that was done by now.
+    pub(crate) fn truncate(&mut self, last: Option<LogId>) -> u64 {
         let from = last.map_or(0, |id| id.index + 1);
         while self.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
             if let Some(entry) = self.cache.pop_back() {
@@ -95,6 +95,7 @@ impl Tail {
         self.truncations += 1;
         self.written = self.written.min(from.saturating_sub(1));
         self.last = self.last.min(last).max(self.purged);
+        self.truncations
     }
 
     /// Forgets all entries up to `upto`.

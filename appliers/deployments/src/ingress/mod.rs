@@ -30,6 +30,7 @@ use std::time::Duration;
 use table::{Key, Table};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use upstream::Upstream;
 
@@ -40,7 +41,7 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may take to send a request's head.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// The least time between two looks at a log that moves on.
-const BREATH: Duration = Duration::from_millis(1);
+const BREATH: Duration = Duration::from_millis(25);
 /// How long requests under way may take when the node goes down.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -114,6 +115,7 @@ impl Ingress {
     pub(crate) async fn follow(self, reader: Arc<dyn Reader>, token: CancellationToken) {
         let mut seen = None;
         loop {
+            let next = Instant::now() + BREATH;
             let stamp = reader.stamp().applied;
             let routing = reader.read(|view| {
                 let changed = deployments::changed(view)?;
@@ -130,7 +132,7 @@ impl Ingress {
                 () = token.cancelled() => return,
                 _ = reader.changed(stamp) => {}
             }
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep_until(next).await;
         }
     }
 

@@ -29,7 +29,7 @@ const TEND: Duration = Duration::from_secs(30);
 /// How long an action waits that could not reach the log.
 const AGAIN: Duration = Duration::from_millis(500);
 /// The least time between two looks at a log that moves on.
-const BREATH: Duration = Duration::from_millis(2);
+const BREATH: Duration = Duration::from_millis(25);
 
 /// Actions under way, and those that wait for another try.
 #[derive(Default)]
