@@ -100,8 +100,8 @@ async fn welcome(
 }
 
 /// How long an answer may wait for the next one, if it says nothing new: to a request that told of a commit, and brought no
-/// entries. Each that goes by itself wakes the leader once more. It is much less than what makes an answer an old one
-/// (`answer_age_max`).
+/// entries. Each that goes by itself wakes the leader once more. By default it is much less than what makes an answer
+/// an old one (`answer_age_max`).
 const RIDE: Duration = Duration::from_millis(20);
 
 /// Pipelined appends: requests go into openraft as they arrive, and results go back in the same order.
