@@ -56,9 +56,9 @@ impl Holds {
         self.lock().clear();
     }
 
-    /// The entry that none behind may be purged of; lets go of what is held for members that have caught up to within
-    /// `keep` entries, are none any more, or for whom more would have to be kept than a snapshot is worth: its own size, at
-    /// least `bytes_min`.
+    /// The last entry that may be purged, if a member bounds that. Lets go of what is held for members that have caught up to
+    /// within `keep` entries, are none any more, or for whom more would have to be kept than their snapshot is worth: its own
+    /// size, at least `bytes_min`.
     fn floor(&self, log: LogState<'_>, keep: u64, bytes_min: u64) -> Option<u64> {
         let mut holds = self.lock();
         holds.retain(|member, hold| {
