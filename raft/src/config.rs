@@ -146,7 +146,7 @@ pub struct Limits {
     /// leader.
     pub in_flight_bytes_max: usize,
     /// How much of the disk is kept free, in bytes: with less than that, writes that add are refused. `None` is a
-    /// twentieth of the disk, at least 1 GiB, at most 2 GiB and a quarter of the disk; 0 refuses nothing.
+    /// twentieth of the disk, at least 1280 MiB, at most 2 GiB and a quarter of the disk; 0 refuses nothing.
     pub disk_reserve_bytes: Option<u64>,
 }
 

@@ -29,6 +29,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// The least time between two looks at a log that moves on: each wakes the node.
+const BREATH: Duration = Duration::from_millis(25);
+
 /// What a node needs to take part in deployments.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -97,8 +97,10 @@ impl Peers {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to send a snapshot of so many bytes.
-    pub(crate) fn begin_transfer(&self, target: u64, total_bytes: u64) -> Transfer<'_> {
+    /// Begins to send a snapshot of so many bytes that ends at the entry `last`; the log behind it is kept for `target`.
+    pub(crate) fn begin_transfer(&self, target: u64, last: u64, total_bytes: u64) -> Transfer<'_> {
+        let written = self.counters.log_synced_bytes.load(Relaxed);
+        self.holds.begin(target, last, total_bytes, written);
         let progress = Arc::new(Progress {
             total_bytes,
             ..Progress::default()
@@ -210,7 +212,7 @@ mod tests {
     fn a_transfer_is_shown_as_long_as_it_lasts() {
         let peers = peers();
         assert_eq!(peers.transfer_to(4), None);
-        let transfer = peers.begin_transfer(4, 100);
+        let transfer = peers.begin_transfer(4, 7, 100);
         transfer.progress.sent_bytes.fetch_add(30, Relaxed);
         assert_eq!(peers.transfer_to(4), Some((30, 100)));
         assert_eq!(peers.transfer_to(5), None);

@@ -203,10 +203,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
             let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
             let snapshot = snapshot.snapshot;
-            let bytes = snapshot.manifest.bytes();
-            let written = peers.counters.log_synced_bytes.load(Relaxed);
-            peers.holds.begin(target, last, bytes, written);
-            let transfer = peers.begin_transfer(target, bytes);
+            let transfer = peers.begin_transfer(target, last, snapshot.manifest.bytes());
             let sent_bytes = &transfer.progress.sent_bytes;
             transfer::send(read, write, vote, &snapshot, pace, sent_bytes)
                 .await

@@ -102,7 +102,7 @@ async fn welcome(
 /// How long an answer may wait for the next one, if it says nothing new: to a request that told of a commit, and brought no
 /// entries. Each that goes by itself wakes the leader once more. By default it is much less than what makes an answer
 /// an old one (`answer_age_max`).
-const RIDE: Duration = Duration::from_millis(20);
+const QUIET_ANSWER_WAIT: Duration = Duration::from_millis(20);
 
 /// Pipelined appends: requests go into openraft as they arrive, and results go back in the same order.
 async fn serve_log(
@@ -136,7 +136,7 @@ async fn serve_log(
     while let Some(result) = results.next().await {
         let mut next = Some(result);
         let mut has_news = false;
-        let leaves = Instant::now() + RIDE;
+        let leaves = Instant::now() + QUIET_ANSWER_WAIT;
         bytes.clear();
         while let Some(result) = next {
             let Ok(result) = result else { return Ok(()) };

@@ -51,11 +51,7 @@ async fn a_wiped_follower_joins_again_by_snapshot_under_a_new_id() {
         (votes(joined.id()) && gone).then_some(())
     })
     .await;
-    let installed = joined.cluster().metrics();
-    let installed = installed
-        .iter()
-        .find(|metric| metric.name == "onward_raft_snapshots_installed_total");
-    assert_eq!(installed.map(|metric| metric.reading.number()), Some(1));
+    assert_eq!(count(&joined, "onward_raft_snapshots_installed_total"), Some(1));
     assert_eq!(read(&joined, "while-away").await.as_deref(), Some("x"));
     assert_eq!(read(&joined, "key-0").await.map(|value| value.len()), Some(2000));
     read(&nodes[0], "key-0").await;
@@ -111,11 +107,6 @@ async fn a_member_that_is_slower_than_the_writes_is_sent_one_snapshot() {
         peer_address: node.peer_address().to_string(),
         replaces: None,
     });
-    let count = |node: &Node, name| {
-        let metrics = node.cluster().metrics();
-        let metric = metrics.into_iter().find(|metric| metric.name == name);
-        metric.map(|metric| metric.reading.number())
-    };
     let mut round = 0;
     let mut write_more = async || {
         round += 1;
@@ -177,11 +168,8 @@ async fn strangers_are_refused() {
     ];
     let stranger = Node::start(config).await.expect("starts");
     until("the stranger to be refused", async || {
-        let metrics = node.cluster().metrics();
-        let refused = metrics
-            .iter()
-            .find(|metric| metric.name == "onward_raft_peer_refusals_total")?;
-        (refused.reading.number() > 0).then_some(())
+        let refused = count(&node, "onward_raft_peer_refusals_total")?;
+        (refused > 0).then_some(())
     })
     .await;
     assert_eq!(read(&node, "a").await.as_deref(), Some("1"));

@@ -60,6 +60,13 @@ pub async fn read(node: &Node, key: &str) -> Option<String> {
     value(node, key)
 }
 
+/// What a metric of this name counts.
+pub fn count(node: &Node, name: &str) -> Option<u64> {
+    let metrics = node.cluster().metrics();
+    let metric = metrics.into_iter().find(|metric| metric.name == name);
+    metric.map(|metric| metric.reading.number())
+}
+
 pub fn hash(node: &Node) -> u64 {
     node.reader().read(state_hash)
 }

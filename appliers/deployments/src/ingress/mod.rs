@@ -40,8 +40,6 @@ pub const REQUESTS_MAX: usize = 16_384;
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may take to send a request's head.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// The least time between two looks at a log that moves on.
-const BREATH: Duration = Duration::from_millis(25);
 /// How long requests under way may take when the node goes down.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -115,7 +113,7 @@ impl Ingress {
     pub(crate) async fn follow(self, reader: Arc<dyn Reader>, token: CancellationToken) {
         let mut seen = None;
         loop {
-            let next = Instant::now() + BREATH;
+            let next = Instant::now() + crate::BREATH;
             let stamp = reader.stamp().applied;
             let routing = reader.read(|view| {
                 let changed = deployments::changed(view)?;

@@ -28,8 +28,6 @@ const TICK: Duration = Duration::from_millis(500);
 const TEND: Duration = Duration::from_secs(30);
 /// How long an action waits that could not reach the log.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The least time between two looks at a log that moves on.
-const BREATH: Duration = Duration::from_millis(25);
 
 /// Actions under way, and those that wait for another try.
 #[derive(Default)]
@@ -134,6 +132,6 @@ async fn deployments_changed(
         if Some(worker.reader.read(deployments::changed)) != seen {
             return;
         }
-        tokio::time::sleep(BREATH).await;
+        tokio::time::sleep(crate::BREATH).await;
     }
 }
