@@ -228,7 +228,7 @@ impl Default for Peer {
         Peer {
             listen: loopback(7401),
             advertise: None,
-            heartbeat_ms: 100,
+            heartbeat_ms: 150,
             election_ms: 250,
             snapshot_entries: 200_000,
             snapshot_keep_entries: 10_000,
@@ -351,9 +351,9 @@ impl Config {
             "peer.heartbeat_ms: takes 10 to 10000"
         );
         ensure!(
-            2 * self.peer.election_ms >= 5 * self.peer.heartbeat_ms,
-            "peer.election_ms: must be at least two and a half heartbeats, {} ms",
-            (5 * self.peer.heartbeat_ms).div_ceil(2)
+            5 * self.peer.election_ms >= 8 * self.peer.heartbeat_ms,
+            "peer.election_ms: must be at least 1.6 times peer.heartbeat_ms, {} ms",
+            (8 * self.peer.heartbeat_ms).div_ceil(5)
         );
         ensure!(
             self.peer.snapshot_entries >= 100,

@@ -101,7 +101,7 @@ struct Growing<'a> {
 impl Growing<'_> {
     fn nodes(&self) -> &[usize] {
         match self.kind {
-            Kind::Onward => &self.sizes.nodes,
+            Kind::Onward | Kind::OnwardShared => &self.sizes.nodes,
             Kind::Etcd | Kind::EtcdShared => &self.sizes.peer_nodes,
         }
     }

@@ -204,10 +204,7 @@ async fn connect(kind: Kind, endpoints: &[SocketAddr], count: usize) -> Result<V
     let nodes = endpoints.len();
     let mut clients: Vec<Client> = Vec::with_capacity(count);
     for index in 0..count {
-        let shared = match kind {
-            Kind::EtcdShared if index >= nodes => clients[index - nodes].share(),
-            _ => None,
-        };
+        let shared = index.checked_sub(nodes).and_then(|first| clients[first].share());
         clients.push(match shared {
             Some(client) => client,
             None => Client::connect(kind, endpoints[index % nodes]).await?,
@@ -221,7 +218,7 @@ struct Log(Option<Client>);
 
 impl Log {
     async fn of(system: &System, work: Work) -> Result<Self> {
-        if system.kind != Kind::Onward || work.unit() != "puts" {
+        if !system.kind.is_ours() || work.unit() != "puts" {
             return Ok(Log(None));
         }
         for endpoint in &system.endpoints {

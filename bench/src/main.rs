@@ -129,13 +129,15 @@ async fn run(options: &Options) -> Result<()> {
         None => tempfile::tempdir(),
     };
     let dir = dir.context("no directory for the data")?;
-    let mut kinds = vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared];
-    kinds.retain(|kind| options.system.is_none_or(|only| only == *kind));
+    let mut kinds = match options.system {
+        Some(only) => vec![only],
+        None => vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared],
+    };
     if programs.etcd.is_none() {
         progress(format_args!(
             "etcd is not installed (Debian: etcd-server): measuring ours alone"
         ));
-        kinds.retain(|kind| *kind == Kind::Onward);
+        kinds.retain(|kind| kind.is_ours());
     }
     let (plan, parts) = (options.plan(), options.parts());
     let bench = Bench {

@@ -165,7 +165,7 @@ impl Bench<'_> {
 
     async fn rest(&self, dir: &Path) -> Result<Vec<standing::Idle>> {
         let mut idle = Vec::new();
-        for kind in self.kinds.iter().filter(|kind| **kind != Kind::EtcdShared) {
+        for kind in self.kinds.iter().filter(|kind| !kind.shares()) {
             let system = System::start(*kind, 3, self.programs, &dir.join(format!("{kind:?}"))).await?;
             let rest = self.plan.rest;
             progress(format_args!("{}: 3 nodes at rest for {rest:?}", kind.name()));

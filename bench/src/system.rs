@@ -32,8 +32,10 @@ const SETTLE_LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Ours, through its HTTP API.
+    /// Ours, through its HTTP API, with one connection for each client.
     Onward,
+    /// Ours, with one connection to each node that all clients share.
+    OnwardShared,
     /// The peer, through its own protocol, with one connection for each client.
     Etcd,
     /// The peer, with one connection to each node that all clients share, as its client library does it.
@@ -45,9 +47,20 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Onward => "onward",
+            Kind::OnwardShared => "onward, shared connections",
             Kind::Etcd => "etcd",
             Kind::EtcdShared => "etcd, shared connections",
         }
+    }
+
+    /// Whether it is ours.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Kind::Onward | Kind::OnwardShared)
+    }
+
+    /// Whether clients share connections.
+    pub fn shares(self) -> bool {
+        matches!(self, Kind::OnwardShared | Kind::EtcdShared)
     }
 }
 
@@ -86,7 +99,7 @@ impl System {
     pub async fn start(kind: Kind, nodes: usize, programs: &Programs, dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let system = match kind {
-            Kind::Onward => start_onward(&programs.onward, nodes, dir)?,
+            Kind::Onward | Kind::OnwardShared => start_onward(kind, &programs.onward, nodes, dir)?,
             Kind::Etcd | Kind::EtcdShared => start_etcd(kind, programs.etcd()?, nodes, dir).await?,
         };
         Ok(system)
@@ -233,7 +246,7 @@ struct ReadyNode {
     dir: PathBuf,
 }
 
-fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
+fn start_onward(kind: Kind, program: &Path, nodes: usize, dir: &Path) -> Result<System> {
     let mut command = Command::new(program);
     command.args(["dev", "--json", "--dir"]).arg(dir);
     if !dir.join("node1").exists() {
@@ -256,7 +269,7 @@ fn start_onward(program: &Path, nodes: usize, dir: &Path) -> Result<System> {
         address.parse().with_context(|| format!("address {address:?}"))
     };
     Ok(System {
-        kind: Kind::Onward,
+        kind,
         endpoints: ready.nodes.iter().map(endpoint).collect::<Result<_>>()?,
         pids: ready.nodes.iter().map(|node| node.pid).collect(),
         peers: ready

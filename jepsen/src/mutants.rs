@@ -110,6 +110,10 @@ pub const HUNTS: &[Hunt] = &[
         within: Duration::from_secs(300),
         ..run(Mutant::RemovedStays, "register", &["member"], &["removal"])
     },
+    simulate(
+        Mutant::HandoverKeepsReads,
+        &["log-index", "linearizable", "append", "real-time"],
+    ),
 ];
 
 /// Seeds that the simulator is given at a time.

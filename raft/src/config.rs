@@ -95,7 +95,7 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Timings {
-            heartbeat_ms: 100,
+            heartbeat_ms: 150,
             election_min_ms: 250,
             election_max_ms: 500,
         }
@@ -178,7 +178,7 @@ pub(crate) fn raft_config(
         enable_elect: may_lead,
         heartbeat_interval: heartbeat_ms,
         // Under load an acknowledged append is proof of life enough.
-        heartbeat_min_interval: Some(heartbeat_ms / 2),
+        heartbeat_min_interval: Some(heartbeat_ms / 3),
         election_timeout_min: election_min_ms,
         election_timeout_max: election_max_ms,
         // A node that cannot win does not disturb a leader that is well.

@@ -12,6 +12,7 @@ use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::{BoxFuture, Freshness, Past, PastError, ReadError, Reader, Stamp};
 use onward_statemachine::{Fault, Revision, View, codec};
 use openraft::raft::linearizable_read::LinearizerOption;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Reads that wait for the next round to the leader.
 #[derive(Default)]
-pub(crate) struct Rounds(Mutex<Waiting>);
+pub(crate) struct Rounds {
+    waiting: Mutex<Waiting>,
+    /// Whether reads do without, which they never may: a planted bug.
+    skipped: AtomicBool,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -35,7 +40,19 @@ struct Waiting {
 
 impl Rounds {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that this node, which led, handed over.
+    pub(crate) fn handed_over(&self) {
+        if mutant::on(Mutant::HandoverKeepsReads) {
+            self.skipped.store(true, Relaxed);
+        }
+    }
+
+    fn are_skipped(&self) -> bool {
+        mutant::on(Mutant::StaleRead)
+            || (mutant::on(Mutant::HandoverKeepsReads) && self.skipped.load(Relaxed))
     }
 }
 
@@ -160,7 +177,7 @@ impl Reader for NodeReader {
         Box::pin(async move {
             match freshness {
                 Freshness::Local => {}
-                Freshness::Linearizable if mutant::on(Mutant::StaleRead) => {}
+                Freshness::Linearizable if self.0.rounds.are_skipped() => {}
                 Freshness::AtLeast(revision) => self.0.wait_applied(revision).await?,
                 Freshness::Linearizable => {
                     let index = self.0.linearize().await?;

@@ -39,11 +39,13 @@ pub enum Mutant {
     PastOffByOne,
     /// A member that was let go of does not ask whether it still belongs.
     RemovedStays,
+    /// A leader that handed over goes on answering reads by itself.
+    HandoverKeepsReads,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -58,6 +60,7 @@ impl Mutant {
         Mutant::BackupTorn,
         Mutant::PastOffByOne,
         Mutant::RemovedStays,
+        Mutant::HandoverKeepsReads,
     ];
 
     /// Its name on command lines and in tables.
@@ -77,6 +80,7 @@ impl Mutant {
             Mutant::BackupTorn => "backup-torn",
             Mutant::PastOffByOne => "past-off-by-one",
             Mutant::RemovedStays => "removed-stays",
+            Mutant::HandoverKeepsReads => "handover-keeps-reads",
         }
     }
 

@@ -136,12 +136,22 @@ pub(super) fn chance(seed: u64, part: u64) -> ChaCha8Rng {
     rng
 }
 
+/// Faster than the default: more elections in a run.
+fn timings(heartbeat_ms: u64) -> Timings {
+    Timings {
+        heartbeat_ms,
+        election_min_ms: heartbeat_ms * 3,
+        election_max_ms: heartbeat_ms * 6,
+    }
+}
+
 impl Plan {
     /// What `seed` stands for.
     pub fn of(seed: u64) -> Plan {
         let rng = &mut chance(seed, 0);
         let among = |rng: &mut ChaCha8Rng, choices: &[u64]| choices.choose(rng).copied().unwrap_or_default();
-        let heartbeat_ms = among(rng, &[30, 50, 100]);
+        let timings = [timings(30), timings(50), Timings::default()];
+        let timings = timings.choose(rng).copied().unwrap_or_default();
         let latency_us_max = among(rng, &[200, 1_000, 5_000, 15_000]);
         let sync_us_max = among(rng, &[0, 500, 3_000, 15_000]);
         let mut faults: Vec<Kind> = Kind::ALL.into_iter().filter(|_| rng.random_bool(0.3)).collect();
@@ -151,11 +161,7 @@ impl Plan {
         Plan {
             seed,
             machines: if rng.random_bool(0.3) { 5 } else { 3 },
-            timings: Timings {
-                heartbeat_ms,
-                election_min_ms: heartbeat_ms * 3,
-                election_max_ms: heartbeat_ms * 6,
-            },
+            timings,
             snapshots: SnapshotPolicy {
                 entries: among(rng, &[5, 20, 60, 100_000]),
                 log_bytes: among(rng, &[4 << 10, 512 << 20]),

@@ -233,7 +233,10 @@ impl Engine {
             };
             tokio::select! {
                 biased;
-                true = moved => return Ok(()),
+                true = moved => {
+                    self.rounds.handed_over();
+                    return Ok(());
+                }
                 () = declined => {}
                 () = tokio::time::sleep(self.timings.lease() * 2) => {}
             }

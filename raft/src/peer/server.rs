@@ -99,9 +99,9 @@ async fn welcome(
     Ok(None)
 }
 
-/// How long an answer may wait for the next one, if it says nothing new: to a request that told of a commit, and brought no
-/// entries. Each that goes by itself wakes the leader once more. By default it is much less than what makes an answer
-/// an old one (`answer_age_max`).
+/// For how long after one that says something new an answer that does not may wait for the next: to a request that told of
+/// a commit, and brought no entries. Each that goes by itself wakes the leader once more. Where nothing is written, answers
+/// to heartbeats go at once. By default it is much less than what makes an answer an old one (`answer_age_max`).
 const QUIET_ANSWER_WAIT: Duration = Duration::from_millis(20);
 
 /// Pipelined appends: requests go into openraft as they arrive, and results go back in the same order.
@@ -133,10 +133,10 @@ async fn serve_log(
     let mut id = 0;
     let mut bytes = Vec::new();
     let mut told = None;
+    let mut news_at = Instant::now();
     while let Some(result) = results.next().await {
         let mut next = Some(result);
         let mut has_news = false;
-        let leaves = Instant::now() + QUIET_ANSWER_WAIT;
         bytes.clear();
         while let Some(result) = next {
             let Ok(result) = result else { return Ok(()) };
@@ -147,9 +147,12 @@ async fn serve_log(
             told = tells;
             next = results.next().now_or_never().flatten();
             if next.is_none() && !has_news {
-                let waited = tokio::time::timeout_at(leaves, results.next()).await;
+                let waited = tokio::time::timeout_at(news_at + QUIET_ANSWER_WAIT, results.next()).await;
                 next = waited.ok().flatten();
             }
+        }
+        if has_news {
+            news_at = Instant::now();
         }
         write.write_all(&bytes).await?;
     }

@@ -16,6 +16,7 @@ use rocksdb::{
     WriteOptions,
 };
 use serde::{Deserialize, Serialize};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 
@@ -38,15 +39,22 @@ const DELETIONS_WINDOW: usize = 4096;
 /// disk's reserve has to hold that.
 const COMPACTION_BYTES_MAX: u64 = 256 << 20;
 /// By level. What was written lately is soon written again, by the next compaction: there compressing costs more than the
-/// room is worth.
+/// room is worth. Not of the journal, whose files never overlap: where all levels are compressed alike, each goes down from
+/// level to level without being written again.
 const COMPRESSION: [DBCompressionType; 7] = {
     use DBCompressionType::{Lz4, None};
     [None, None, Lz4, Lz4, Lz4, Lz4, Lz4]
 };
+/// Once no snapshot needs them any more, RocksDB writes the files of the last level again, without what snapshots kept: not
+/// before they are so old, when most were written again anyhow, and never those of the journal, in which nothing is
+/// overwritten. At once, which is its default, it would write each file twice.
+const REWRITE_AFTER_SECONDS: u32 = 600;
 /// How much of a memtable its filter takes.
 const MEMTABLE_FILTER_SHARE: f64 = 0.02;
 /// What is written before it is flushed: of one family, and of all together.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
+/// So much less, at random: what nodes write is the same, and where they flush at different times, a majority is quick.
+const WRITE_BUFFER_SPREAD: usize = WRITE_BUFFER_BYTES / 3;
 const WRITE_BUFFERS_BYTES: usize = 192 << 20;
 /// The log is on the same disk, and a sync of it waits behind whatever else is written. So files are written out as they
 /// grow, and flushes and compactions go at a pace that follows how much there is to write, at most this many bytes a second
@@ -250,12 +258,21 @@ pub(crate) fn quiet() -> InfoLogger {
 
 /// All families over one cache: the default one, too, which holds nothing, and would have a cache of its own.
 fn families(cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> + '_ {
+    let random = RandomState::new().build_hasher().finish() as usize;
+    let write_buffer_bytes = WRITE_BUFFER_BYTES - random % WRITE_BUFFER_SPREAD;
     let names = FAMILIES.into_iter().chain([DEFAULT_COLUMN_FAMILY_NAME]);
-    names.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)))
+    names.map(move |name| ColumnFamilyDescriptor::new(name, family_options(name, write_buffer_bytes, cache)))
 }
 
-fn family_options(name: &str, cache: &Cache) -> Options {
-    let mut options = Options::default();
+fn family_options(name: &str, write_buffer_bytes: usize, cache: &Cache) -> Options {
+    let rewrite_after = if name == JOURNAL {
+        u32::MAX
+    } else {
+        REWRITE_AFTER_SECONDS
+    };
+    let mut options = Options::default()
+        .get_options_from_string(format!("bottommost_file_compaction_delay={rewrite_after}"))
+        .expect("RocksDB has this option");
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     // The journal is read in order.
@@ -266,8 +283,12 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     // Each look for what is not there asks the filters of all of them.
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     options.set_block_based_table_factory(&blocks);
-    options.set_compression_per_level(&COMPRESSION);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    if name == JOURNAL {
+        options.set_compression_type(DBCompressionType::Lz4);
+    } else {
+        options.set_compression_per_level(&COMPRESSION);
+    }
+    options.set_write_buffer_size(write_buffer_bytes);
     options.set_max_write_buffer_number(4);
     options.set_max_compaction_bytes(COMPACTION_BYTES_MAX);
     // Where much was deleted, the room comes back without anybody asking for it.
@@ -439,6 +460,7 @@ impl RocksView<'_> {
 mod tests {
     use super::*;
     use crate::types::LeaderId;
+    use rocksdb::WaitForCompactOptions;
 
     fn batch(index: u64) -> Batch {
         let leader = LeaderId { term: 1, node_id: 1 };
@@ -448,6 +470,43 @@ mod tests {
             membership: None,
             kept: None,
         }
+    }
+
+    /// The files of the journal: their names, and on which level each is.
+    fn journal_files(state: &RocksState) -> Vec<(String, i32)> {
+        let files = state.db.live_files().expect("lists files").into_iter();
+        files
+            .filter(|file| file.column_family_name == JOURNAL)
+            .map(|file| (file.name, file.level))
+            .collect()
+    }
+
+    #[test]
+    fn the_journal_is_written_once() {
+        let dir = tempfile::tempdir().expect("makes a directory");
+        let state = RocksState::open(&dir.path().join("state")).expect("opens");
+        let mut written: Vec<String> = Vec::new();
+        for revision in 1..=4_u8 {
+            let row = (vec![keys::JOURNAL, revision], Some(vec![7; 100]));
+            state.put(Changes::from([row])).expect("writes");
+            state.flush().expect("flushes");
+            written.extend(journal_files(&state).into_iter().map(|(name, _)| name));
+        }
+        written.sort();
+        written.dedup();
+        // With the fourth, the first level has too many, and some go down.
+        let compacted = || state.db.wait_for_compact(&WaitForCompactOptions::default());
+        compacted().expect("compacts");
+        assert!(journal_files(&state).iter().any(|(_, level)| *level > 0));
+        // A snapshot that is let go of is a reason to write the last level again.
+        state.view(&mut |_| {});
+        compacted().expect("compacts");
+        let mut files: Vec<String> = journal_files(&state).into_iter().map(|(name, _)| name).collect();
+        files.sort();
+        assert_eq!(
+            files, written,
+            "the files that were flushed, and no other was written"
+        );
     }
 
     #[test]
