@@ -231,7 +231,7 @@ impl Default for Peer {
             heartbeat_ms: 150,
             election_ms: 250,
             snapshot_entries: 200_000,
-            snapshot_keep_entries: 10_000,
+            snapshot_keep_entries: 250_000,
             snapshot_mib_per_second: 160,
             proposals_max: 8192,
         }

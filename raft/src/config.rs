@@ -120,7 +120,7 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// Or after this many bytes of them.
     pub log_bytes: u64,
-    /// Entries kept in the log though the snapshot has them.
+    /// Entries kept in the log though the snapshot has them, as long as they are in its last few segments.
     pub keep_entries: u64,
     /// How fast one is sent, so that writes are served meanwhile; `None` is as fast as it goes.
     pub bytes_per_second: Option<NonZeroU64>,
@@ -131,7 +131,7 @@ impl Default for SnapshotPolicy {
         SnapshotPolicy {
             entries: 100_000,
             log_bytes: 512 << 20,
-            keep_entries: 10_000,
+            keep_entries: 250_000,
             bytes_per_second: NonZeroU64::new(160 << 20),
         }
     }

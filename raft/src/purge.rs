@@ -1,5 +1,8 @@
 //! What goes of the log once a snapshot has it.
 //!
+//! What a member lacks that was away for a while is kept, so that a restart does not cost a copy of the state: as many
+//! entries as are set, though no more than a few segments of the log. Every node keeps them, since any may lead next.
+//!
 //! openraft would purge by the number of entries behind each snapshot, whoever is being sent one meanwhile: a member that
 //! takes longer to install one than the cluster to write those entries would need the next one as well, and the one
 //! after it, for as long as writes go on. So it is told to purge nothing by itself, and is asked to here; what a member
@@ -11,6 +14,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A member that lacks no more entries than these has caught up; and so many are kept where the disk has no room for more.
+const NEAR_ENTRIES: u64 = 10_000;
 
 /// What is kept for a member that a snapshot is sent to.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +97,15 @@ impl Engine {
             let Some(snapshot) = metrics.snapshot.as_ref().map(|id| id.index) else {
                 return asked;
             };
-            let upto = snapshot.saturating_sub(self.snapshots.keep_entries);
             let short = self.room.own().is_some_and(|own| own.stage > Stage::Enough);
+            let near = self.snapshots.keep_entries.min(NEAR_ENTRIES);
+            let upto = if short {
+                snapshot.saturating_sub(near)
+            } else {
+                let start = self.log.start_of_kept(snapshot);
+                let kept = snapshot.saturating_sub(self.snapshots.keep_entries);
+                kept.max(start.saturating_sub(1))
+            };
             let floor = match &metrics.replication {
                 Some(known) if !short => {
                     let matched = known
@@ -103,8 +116,7 @@ impl Engine {
                         written: self.counters.log_synced_bytes.load(Relaxed),
                         matched: &matched.collect(),
                     };
-                    let keep = self.snapshots.keep_entries;
-                    self.peers.holds.floor(log, keep, self.snapshots.log_bytes)
+                    self.peers.holds.floor(log, near, self.snapshots.log_bytes)
                 }
                 // Another one leads, or there is no room to keep anything.
                 _ => {

@@ -70,6 +70,8 @@ pub(crate) struct Sizes {
     pub(crate) ahead_bytes: u64,
     /// How many files are kept for the segments to come.
     pub(crate) spares: usize,
+    /// How many whole segments behind a snapshot may be kept for members that lag.
+    pub(crate) kept: usize,
 }
 
 impl Default for Sizes {
@@ -78,6 +80,7 @@ impl Default for Sizes {
             segment_bytes: 32 << 20,
             ahead_bytes: 1 << 20,
             spares: 4,
+            kept: 4,
         }
     }
 }
@@ -239,6 +242,11 @@ impl LogDisk {
         }
         drop(index);
         if purged { self.retire(pen) } else { Ok(()) }
+    }
+
+    /// Where the last few whole segments before the entry `index` begin: [`Sizes::kept`] of them.
+    pub(crate) fn start_of_kept(&self, index: u64) -> u64 {
+        lock(&self.index).start_of_last(self.sizes.kept, index)
     }
 
     /// Makes everything written durable.

@@ -84,6 +84,13 @@ impl Index {
         }
     }
 
+    /// The first index behind all but the last `count` of the segments that end before `index`; 0 where there are no more.
+    pub(super) fn start_of_last(&self, count: usize, index: u64) -> u64 {
+        let ends = self.segments.iter().rev().filter_map(|segment| segment.highest);
+        let before = ends.filter(|highest| *highest < index).nth(count);
+        before.map_or(0, |highest| highest + 1)
+    }
+
     fn file(&self, number: u64) -> Option<&Arc<dyn File>> {
         let first = self.segments.front()?.number;
         let at = usize::try_from(number.checked_sub(first)?).ok()?;

@@ -117,6 +117,11 @@ impl LogStore {
         self.shared.tail().last
     }
 
+    /// Where the last few whole segments before the entry `index` begin.
+    pub(crate) fn start_of_kept(&self, index: u64) -> u64 {
+        self.shared.disk.start_of_kept(index)
+    }
+
     /// Drops the files that hold nothing but purged entries.
     pub(crate) fn reclaim(&self) -> io::Result<()> {
         self.shared.disk.reclaim()

@@ -20,6 +20,7 @@ const LOG: Sizes = Sizes {
     segment_bytes: 32 << 10,
     ahead_bytes: 4 << 10,
     spares: 2,
+    kept: 2,
 };
 
 pub(crate) struct MachineState {

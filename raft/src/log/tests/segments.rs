@@ -17,6 +17,7 @@ const SIZES: Sizes = Sizes {
     segment_bytes: 1000,
     ahead_bytes: 300,
     spares: 2,
+    kept: 2,
 };
 
 fn files() -> Arc<dyn Files> {
@@ -217,6 +218,25 @@ fn filled() -> (TempDir, LogDisk) {
 fn indices(disk: &LogDisk) -> Vec<u64> {
     let entries = disk.read(0, u64::MAX, usize::MAX).expect("reads");
     entries.iter().map(|entry| entry.log_id.index).collect()
+}
+
+#[test]
+fn the_last_segments_before_an_entry_are_kept() {
+    let dir = TempDir::new().expect("temp dir");
+    let disk = open(dir.path()).expect("opens");
+    let mut begins = Vec::new();
+    for index in 1..=60 {
+        disk.write(&[Write::Append(vec![entry(1, index)])], false)
+            .expect("writes");
+        if disk.pieces(index.max(2) - 1, index + 1).len() > 1 {
+            begins.push(index);
+        }
+    }
+    assert!(begins.len() > 4, "too few segments: {begins:?}");
+    // Of the segments that end before it, the last two are kept, and the one that it is in.
+    assert_eq!(disk.start_of_kept(begins[4]), begins[2]);
+    assert_eq!(disk.start_of_kept(begins[4] - 1), begins[1]);
+    assert_eq!(disk.start_of_kept(begins[1]), 0, "there are no more");
 }
 
 #[test]
