@@ -61,7 +61,7 @@ fn snapshot_often(cluster: &Cluster) -> BTreeMap<u64, Process> {
         let text = std::fs::read_to_string(&path).expect("a configuration");
         let often = text
             .replace("snapshot_entries = 200000", "snapshot_entries = 100")
-            .replace("snapshot_keep_entries = 10000", "snapshot_keep_entries = 10");
+            .replace("snapshot_keep_entries = 250000", "snapshot_keep_entries = 10");
         assert_ne!(often, text, "the defaults are others now");
         std::fs::write(&path, often).expect("is written");
         cluster.kill(node.id);

@@ -384,7 +384,7 @@ fn a_node_that_is_given_up_on_its_way_stops_and_one_that_lost_its_disk_takes_its
 fn a_node_that_is_killed_in_the_middle_of_its_snapshot_goes_on_when_it_is_back() {
     let cluster = Cluster::start(3).restart_with(|config| {
         let config = config.replace("snapshot_entries = 200000", "snapshot_entries = 100");
-        config.replace("snapshot_keep_entries = 10000", "snapshot_keep_entries = 10")
+        config.replace("snapshot_keep_entries = 250000", "snapshot_keep_entries = 10")
     });
     // So much that a snapshot takes a while, and so many entries that the log alone is not enough.
     let value = "v".repeat(1 << 20);

@@ -120,7 +120,7 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// Or after this many bytes of them.
     pub log_bytes: u64,
-    /// Entries kept in the log though the snapshot has them, as long as they are in its last few segments.
+    /// Entries kept in the log though the snapshot has them; of more than 10,000 those that are in its last few segments.
     pub keep_entries: u64,
     /// How fast one is sent, so that writes are served meanwhile; `None` is as fast as it goes.
     pub bytes_per_second: Option<NonZeroU64>,

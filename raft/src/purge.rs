@@ -1,7 +1,8 @@
 //! What goes of the log once a snapshot has it.
 //!
 //! What a member lacks that was away for a while is kept, so that a restart does not cost a copy of the state: as many
-//! entries as are set, though no more than a few segments of the log. Every node keeps them, since any may lead next.
+//! entries as are set, as long as they are in the last few segments of the log, and always some. Every node keeps them,
+//! since any may lead next.
 //!
 //! openraft would purge by the number of entries behind each snapshot, whoever is being sent one meanwhile: a member that
 //! takes longer to install one than the cluster to write those entries would need the next one as well, and the one
@@ -15,7 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A member that lacks no more entries than these has caught up; and so many are kept where the disk has no room for more.
+/// A member that lacks no more entries than these has caught up; and so many are kept however long they are, or however full
+/// the disk is.
 const NEAR_ENTRIES: u64 = 10_000;
 
 /// What is kept for a member that a snapshot is sent to.
@@ -99,12 +101,13 @@ impl Engine {
             };
             let short = self.room.own().is_some_and(|own| own.stage > Stage::Enough);
             let near = self.snapshots.keep_entries.min(NEAR_ENTRIES);
+            let least = snapshot.saturating_sub(near);
             let upto = if short {
-                snapshot.saturating_sub(near)
+                least
             } else {
+                let most = snapshot.saturating_sub(self.snapshots.keep_entries);
                 let start = self.log.start_of_kept(snapshot);
-                let kept = snapshot.saturating_sub(self.snapshots.keep_entries);
-                kept.max(start.saturating_sub(1))
+                most.max(start.saturating_sub(1)).min(least)
             };
             let floor = match &metrics.replication {
                 Some(known) if !short => {
