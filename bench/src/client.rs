@@ -1,8 +1,9 @@
 //! One client: one request at a time, of either system's own protocol, over a connection of its own or a shared one.
 //!
 //! Both speak through hyper, so that what the load generator costs is the same: for ours HTTP/1.1, or HTTP/2 where
-//! clients share a connection; for etcd gRPC over HTTP/2 (its JSON gateway is slower, and would flatter us). The few gRPC messages that are needed are encoded
-//! in [`crate::grpc`], so that no protobuf compiler is a dependency of the workspace.
+//! clients share a connection; for etcd gRPC over HTTP/2 (its JSON gateway is slower, and would flatter us). The few
+//! gRPC messages that are needed are encoded in [`crate::grpc`], so that no protobuf compiler is a dependency of the
+//! workspace.
 
 use crate::grpc;
 use crate::system::Kind;

@@ -100,9 +100,10 @@ struct Growing<'a> {
 
 impl Growing<'_> {
     fn nodes(&self) -> &[usize] {
-        match self.kind {
-            Kind::Onward | Kind::OnwardShared => &self.sizes.nodes,
-            Kind::Etcd | Kind::EtcdShared => &self.sizes.peer_nodes,
+        if self.kind.is_ours() {
+            &self.sizes.nodes
+        } else {
+            &self.sizes.peer_nodes
         }
     }
 

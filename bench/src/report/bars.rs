@@ -78,7 +78,7 @@ fn load(cells: &[Cell]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for cell in cells.iter().filter(|cell| cell.kind == Kind::Onward) {
         let same = |other: &&Cell| {
-            other.kind != Kind::Onward
+            !other.kind.is_ours()
                 && (other.work, other.nodes, other.clients) == (cell.work, cell.nodes, cell.clients)
         };
         let peer = cells.iter().filter(same).max_by_key(|other| other.load.rate());
