@@ -1,5 +1,6 @@
 //! The HTTP listener: bounded connections, bounded patience with slow headers, graceful end.
 
+use crate::gather::Gathering;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,8 +57,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             tracing::debug!(%error, %peer, "no TCP_NODELAY");
         }
         let service = axum::Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
-        let connection =
-            server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = server.serve_connection_with_upgrades(
+            TokioIo::new(Gathering::new(stream)),
+            TowerToHyperService::new(service),
+        );
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {

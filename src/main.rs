@@ -3,6 +3,7 @@
 mod backups;
 mod config;
 mod dev;
+mod gather;
 mod http;
 #[cfg(feature = "mutants")]
 mod mutants;

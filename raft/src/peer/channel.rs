@@ -180,7 +180,8 @@ impl Link {
     }
 }
 
-/// Writes frames as they come, as many at once as there are.
+/// Writes frames as they come, as many at once as there are when everything else that is ready has run: those who ask
+/// at the same time share a packet.
 pub(super) async fn write_frames(
     mut write: WriteHalf,
     mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -188,6 +189,12 @@ pub(super) async fn write_frames(
     let mut frames = Vec::new();
     let mut joined = Vec::new();
     while queue.recv_many(&mut frames, WRITE_FRAMES_MAX).await > 0 {
+        tokio::task::yield_now().await;
+        while frames.len() < WRITE_FRAMES_MAX
+            && let Ok(frame) = queue.try_recv()
+        {
+            frames.push(frame);
+        }
         if let [frame] = &frames[..] {
             write.write_all(frame).await?;
         } else {
