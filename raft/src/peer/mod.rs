@@ -43,6 +43,8 @@ pub(crate) struct Peers {
     pub(crate) tasks: Tasks,
     /// Told when a peer that was asked to take over leadership did not agree to it.
     pub(crate) declined: Notify,
+    /// Told when a follower asks up to where it has to read.
+    pub(crate) asked: Arc<Notify>,
     channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
     transfers: Mutex<BTreeMap<u64, Arc<Progress>>>,
     /// What the log keeps for those who take a snapshot.
@@ -87,6 +89,7 @@ impl Peers {
             token,
             tasks,
             declined: Notify::new(),
+            asked: Arc::default(),
             channels: Mutex::default(),
             transfers: Mutex::default(),
             holds: Holds::default(),

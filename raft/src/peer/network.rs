@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -158,8 +158,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     LogConnection { reader, writer }
                 }
             };
-            let limits = (self.peers.rpc_deadline, answer_age_max(self.lease));
-            let session = Session::start(connection, input, limits, &mut self.idle);
+            let limits = Limits {
+                deadline: self.peers.rpc_deadline,
+                answer_age_max: answer_age_max(self.lease),
+                commit_wait: COMMIT_WAIT,
+            };
+            let asked = self.peers.asked.clone();
+            let session = Session::start(connection, input, limits, asked, &mut self.idle);
             let results = stream::unfold(Some(session), |session| async move {
                 let mut session = session?;
                 let result = session.next().await?;
@@ -297,6 +302,19 @@ impl InFlight {
     }
 }
 
+/// How long a request that tells of a commit, and brings no entries, may wait for one to go with it: each that goes by itself
+/// wakes the follower once more. A follower that has to know, since somebody reads there, is told at once.
+const COMMIT_WAIT: Duration = Duration::from_millis(1);
+
+/// What bounds a session in time.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// How long the answer to what was sent may take.
+    deadline: Duration,
+    answer_age_max: Duration,
+    commit_wait: Duration,
+}
+
 /// One session of pipelined appends: a task writes requests as openraft makes them, while the results are read here,
 /// in the order of the requests because the connection and the receiver keep it.
 struct Session<'s> {
@@ -306,8 +324,7 @@ struct Session<'s> {
     written: Option<oneshot::Receiver<io::Result<WriteHalf>>>,
     writer: Option<WriteHalf>,
     task: JoinHandle<()>,
-    deadline: Duration,
-    answer_age_max: Duration,
+    limits: Limits,
     idle: &'s mut Option<LogConnection>,
 }
 
@@ -321,7 +338,8 @@ impl<'s> Session<'s> {
     fn start<S>(
         connection: LogConnection,
         input: S,
-        (deadline, answer_age_max): (Duration, Duration),
+        limits: Limits,
+        asked: Arc<Notify>,
         idle: &'s mut Option<LogConnection>,
     ) -> Self
     where
@@ -331,7 +349,7 @@ impl<'s> Session<'s> {
         let (done, written) = oneshot::channel();
         let (sent, mut writer) = (in_flight.clone(), connection.writer);
         let task = tokio::spawn(within(async move {
-            let result = write_requests(&mut writer, input, &sent).await;
+            let result = write_requests(&mut writer, input, &sent, limits.commit_wait, &asked).await;
             // The session may be over already.
             drop(done.send(result.map(|()| writer)));
         }));
@@ -341,8 +359,7 @@ impl<'s> Session<'s> {
             written: Some(written),
             writer: None,
             task,
-            deadline,
-            answer_age_max,
+            limits,
             idle,
         }
     }
@@ -365,11 +382,11 @@ impl<'s> Session<'s> {
             };
             tokio::select! {
                 biased;
-                read = tokio::time::timeout(self.deadline, reader.next()) => match read {
+                read = tokio::time::timeout(self.limits.deadline, reader.next()) => match read {
                     Ok(Ok(Some(frame))) => {
                         let answer = decode::<StreamAppendResult<TypeConfig>>(&frame.body);
                         let matching = answer.as_ref().ok().and_then(|result| result.as_ref().ok());
-                        if !self.in_flight.answer(matching.copied(), self.answer_age_max) {
+                        if !self.in_flight.answer(matching.copied(), self.limits.answer_age_max) {
                             return Some(answer);
                         }
                     }
@@ -392,15 +409,42 @@ impl<'s> Session<'s> {
     }
 }
 
-async fn write_requests<S>(writer: &mut WriteHalf, mut input: S, sent: &InFlight) -> io::Result<()>
+async fn write_requests<S>(
+    writer: &mut WriteHalf,
+    input: S,
+    sent: &InFlight,
+    commit_wait: Duration,
+    asked: &Notify,
+) -> io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
+    let mut input = input.fuse();
     let mut id = 0;
+    let mut bytes = Vec::new();
+    let mut told = None;
     while let Some(request) = input.next().await {
-        sent.lock().push_back(Sent::of(&request));
-        writer.write_all(&wire::encode_append(id, &request)).await?;
-        id += 1;
+        bytes.clear();
+        let mut next = Some(request);
+        let until = Instant::now() + commit_wait;
+        while let Some(request) = next {
+            sent.lock().push_back(Sent::of(&request));
+            bytes.extend_from_slice(&wire::encode_append(id, &request));
+            id += 1;
+            let may_wait = request.entries.is_empty() && request.leader_commit > told;
+            told = request.leader_commit;
+            next = if may_wait {
+                tokio::select! {
+                    biased;
+                    next = input.next() => next,
+                    () = asked.notified() => None,
+                    () = tokio::time::sleep_until(until) => None,
+                }
+            } else {
+                None
+            };
+        }
+        writer.write_all(&bytes).await?;
     }
     Ok(())
 }
@@ -414,6 +458,9 @@ pub(super) fn encode_append_result(result: &StreamAppendResult<TypeConfig>) -> V
 mod tests {
     use super::*;
     use crate::peer::frame;
+    use crate::types::Entry;
+    use futures::FutureExt;
+    use openraft::entry::RaftEntry;
     use tokio::io::{AsyncReadExt, DuplexStream};
     use tokio::sync::mpsc;
 
@@ -437,8 +484,20 @@ mod tests {
     impl Follower {
         async fn is_sent(&mut self, requests: &Requests, request: AppendEntriesRequest<TypeConfig>) {
             requests.send(request).expect("is open");
+            self.heard().await;
+        }
+
+        async fn heard(&mut self) {
             let mut some = [0; 4096];
             assert!(self.0.read(&mut some).await.expect("reads") > 0);
+        }
+
+        /// Whether nothing comes, however often the tasks that are ready run.
+        async fn hears_nothing(&mut self) -> bool {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            self.heard().now_or_never().is_none()
         }
 
         async fn answer(&mut self, index: u64) {
@@ -450,8 +509,17 @@ mod tests {
 
     type Requests = mpsc::UnboundedSender<AppendEntriesRequest<TypeConfig>>;
 
-    /// A session in which answers older than `age_max` are old.
-    fn session(idle: &mut Option<LogConnection>, age_max: Duration) -> (Session<'_>, Requests, Follower) {
+    const LIMITS: Limits = Limits {
+        deadline: Duration::MAX,
+        answer_age_max: Duration::MAX,
+        commit_wait: COMMIT_WAIT,
+    };
+
+    fn session<'s>(
+        idle: &'s mut Option<LogConnection>,
+        limits: Limits,
+        asked: &Arc<Notify>,
+    ) -> (Session<'s>, Requests, Follower) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (read, write) = tokio::io::split(near);
         let connection = LogConnection {
@@ -460,7 +528,7 @@ mod tests {
         };
         let (requests, input) = mpsc::unbounded_channel();
         let input = stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) });
-        let session = Session::start(connection, input.boxed(), (Duration::MAX, age_max), idle);
+        let session = Session::start(connection, input.boxed(), limits, asked.clone(), idle);
         (session, requests, Follower(far))
     }
 
@@ -472,7 +540,11 @@ mod tests {
     #[tokio::test]
     async fn an_old_answer_gives_no_credit_to_a_later_request() {
         let mut idle = None;
-        let (mut session, requests, mut follower) = session(&mut idle, Duration::ZERO);
+        let limits = Limits {
+            answer_age_max: Duration::ZERO,
+            ..LIMITS
+        };
+        let (mut session, requests, mut follower) = session(&mut idle, limits, &Arc::default());
         for _ in 0..2 {
             follower.is_sent(&requests, commit(8)).await;
         }
@@ -496,11 +568,35 @@ mod tests {
     #[tokio::test]
     async fn a_recent_answer_is_passed_on_whatever_is_under_way() {
         let mut idle = None;
-        let (mut session, requests, mut follower) = session(&mut idle, Duration::MAX);
+        let (mut session, requests, mut follower) = session(&mut idle, LIMITS, &Arc::default());
         for _ in 0..2 {
             follower.is_sent(&requests, commit(7)).await;
         }
         follower.answer(7).await;
         assert_eq!(passed_on(&mut session).await, up_to(7));
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_entries_to_go_with_or_for_somebody_who_asks() {
+        let limits = Limits {
+            commit_wait: Duration::from_secs(1 << 20),
+            ..LIMITS
+        };
+        let (mut idle, asked) = (None, Arc::default());
+        let (_session, requests, mut follower) = session(&mut idle, limits, &asked);
+        requests.send(commit(7)).expect("is open");
+        assert!(follower.hears_nothing().await);
+        asked.notify_waiters();
+        follower.heard().await;
+
+        // One that tells of no other commit is a heartbeat, and goes at once.
+        follower.is_sent(&requests, commit(7)).await;
+
+        requests.send(commit(8)).expect("is open");
+        assert!(follower.hears_nothing().await);
+        let leader = LeaderId { term: 1, node_id: 1 };
+        let entries = vec![Entry::new_blank(LogId::new(leader, 9))];
+        let request = AppendEntriesRequest { entries, ..commit(8) };
+        follower.is_sent(&requests, request).await;
     }
 }

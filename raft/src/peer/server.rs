@@ -312,7 +312,9 @@ async fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfi
 }
 
 async fn read_index(engine: Arc<Engine>, _frame: Frame) -> Result<Vec<u8>, String> {
-    engine.read_index_here().await.map(|index| codec::encode(&index))
+    let index = engine.read_index_here().await;
+    engine.peers.asked.notify_waiters();
+    index.map(|index| codec::encode(&index))
 }
 
 async fn found(engine: Arc<Engine>, frame: Frame) -> Result<Vec<u8>, String> {
