@@ -131,7 +131,7 @@ async fn run(options: &Options) -> Result<()> {
     let dir = dir.context("no directory for the data")?;
     let mut kinds = match options.system {
         Some(only) => vec![only],
-        None => vec![Kind::Onward, Kind::Etcd, Kind::EtcdShared],
+        None => vec![Kind::Onward, Kind::Etcd, Kind::OnwardShared, Kind::EtcdShared],
     };
     if programs.etcd.is_none() {
         progress(format_args!(

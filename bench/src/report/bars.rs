@@ -73,15 +73,14 @@ pub(super) fn of(report: &Report) -> Vec<Bar> {
     bars
 }
 
-/// Ours beside whichever way of using etcd is the better one.
+/// Ours beside etcd with as many connections.
 fn load(cells: &[Cell]) -> Vec<Bar> {
     let mut bars = Vec::new();
-    for cell in cells.iter().filter(|cell| cell.kind == Kind::Onward) {
-        let same = |other: &&Cell| {
-            !other.kind.is_ours()
-                && (other.work, other.nodes, other.clients) == (cell.work, cell.nodes, cell.clients)
-        };
-        let peer = cells.iter().filter(same).max_by_key(|other| other.load.rate());
+    for cell in cells.iter().filter(|cell| cell.kind.is_ours()) {
+        let alike = |cell: &Cell| (cell.kind.shares(), cell.work, cell.nodes, cell.clients);
+        let peer = cells
+            .iter()
+            .find(|other| !other.kind.is_ours() && alike(other) == alike(cell));
         if let Some(peer) = peer {
             bars.extend(beside(cell, peer));
         }
@@ -98,8 +97,13 @@ fn beside(cell: &Cell, peer: &Cell) -> Vec<Bar> {
         Work::ReadLeader => "reads from the leader",
         Work::ReadFollowers => "reads from followers",
     };
+    let over = if cell.kind.shares() {
+        " over shared connections"
+    } else {
+        ""
+    };
     let case = format!(
-        "{nodes} node{}, {clients} client{}, {what}",
+        "{nodes} node{}, {clients} client{}{over}, {what}",
         plural(nodes),
         plural(clients)
     );

@@ -164,6 +164,7 @@ impl Page {
     fn logs_under_load(&mut self, cells: &[&Cell]) {
         let counted: Vec<(&&Cell, LogWork)> = cells
             .iter()
+            .filter(|cell| !cell.kind.shares())
             .filter_map(|cell| Some((cell, cell.load.log?)))
             .collect();
         if counted.is_empty() {
