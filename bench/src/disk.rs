@@ -22,7 +22,7 @@ const TURN: usize = 250;
 const OTHERS_BYTES: usize = 256 << 10;
 
 /// The disk, and what a node makes of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Disk {
     /// Syncs of files.
     pub syncs: Vec<Syncs>,
@@ -31,7 +31,7 @@ pub struct Disk {
 }
 
 /// Syncs of one kind of file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Syncs {
     /// Which file.
     pub file: String,
@@ -46,7 +46,7 @@ pub struct Syncs {
 }
 
 /// The log of a node under a load.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeLog {
     /// How many clients put.
     pub clients: usize,

@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(500);
 
 /// What happened how often, and what it cost.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Handover {
     /// What happened.
     pub what: String,

@@ -12,10 +12,12 @@ use std::time::Duration;
 const TICKS_PER_SECOND: u64 = 100;
 /// Whether a process goes on; one that has ended and was not waited for yet does not.
 pub fn is_running(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name of the program, which may hold anything, ends with the last bracket.
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    state.is_some_and(|state| !state.starts_with('Z'))
+    // The first thread of a killed process may be gone while another waits for the disk, and keeps its files and ports open.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state.is_some_and(|state| !state.starts_with('Z')) || threads > 1
 }
 
 /// A line for the report: cores, CPU, memory, kernel.

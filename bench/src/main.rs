@@ -146,18 +146,24 @@ async fn run(options: &Options) -> Result<()> {
         kinds: &kinds,
         programs: &programs,
         dir: dir.path(),
+        commit: &measure::commit(),
     };
-    let report = tokio::select! {
-        report = bench.measure(&parts) => report?,
-        // What was started is stopped as the measurement is dropped.
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    };
-    std::io::stdout().write_all(report.markdown("benchmarks").as_bytes())?;
-    if let Some(page) = &options.write {
-        let mut whole = Report::read(page)?;
-        whole.renew(report);
-        whole.write(page)?;
+    let mut report = Report::default();
+    for part in parts {
+        let found = tokio::select! {
+            found = bench.measure(part) => found?,
+            // What was started is stopped as the measurement is dropped.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        };
+        report.renew(found);
+        // Part by part: what was measured stays where a later one fails.
+        if let Some(page) = &options.write {
+            let mut whole = Report::read(page)?;
+            whole.renew(report.clone());
+            whole.write(page)?;
+        }
     }
+    std::io::stdout().write_all(report.markdown("benchmarks").as_bytes())?;
     Ok(())
 }
 

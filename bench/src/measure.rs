@@ -21,17 +21,17 @@ pub struct Bench<'a> {
     pub programs: &'a Programs,
     /// Where the systems keep their data.
     pub dir: &'a Path,
+    /// What ours was built from.
+    pub commit: &'a str,
 }
 
 impl Bench<'_> {
-    /// Measures these parts.
-    pub async fn measure(&self, parts: &[Part]) -> Result<Report> {
+    /// Measures a part.
+    pub async fn measure(&self, part: Part) -> Result<Report> {
         let mut report = Report::default();
-        for part in parts {
-            self.part(*part, &mut report)
-                .await
-                .with_context(|| format!("measuring {part:?}"))?;
-        }
+        self.part(part, &mut report)
+            .await
+            .with_context(|| format!("measuring {part:?}"))?;
         Ok(report)
     }
 
@@ -176,7 +176,6 @@ impl Bench<'_> {
 
     /// What the part that begins now is measured on.
     fn run(&self) -> Result<Run> {
-        let commit = first_line_of(Command::new("git").args(["describe", "--always", "--dirty"]));
         let version = first_line_of(Command::new(&self.programs.onward).arg("--version"));
         let etcd = self.programs.etcd.as_ref();
         Ok(Run {
@@ -184,11 +183,16 @@ impl Bench<'_> {
             machine: machine::describe()?,
             load_before: machine::load_average()?,
             file_system: machine::file_system(self.dir)?,
-            onward: format!("{version}, commit {commit}"),
+            onward: format!("{version}, commit {}", self.commit),
             etcd: etcd.map(|program| first_line_of(Command::new(program).arg("--version"))),
             quick: self.quick,
         })
     }
+}
+
+/// What is checked out here.
+pub fn commit() -> String {
+    first_line_of(Command::new("git").args(["describe", "--always", "--dirty"]))
 }
 
 fn of<T>(run: Run, found: T) -> report::Part<T> {

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(5);
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// What came of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rejoin {
     /// Pairs that were stored.
     pub keys: u64,

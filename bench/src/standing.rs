@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// A cluster at rest.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Idle {
     /// Who it was.
     pub kind: Kind,
@@ -26,7 +26,7 @@ pub struct Idle {
 }
 
 /// One restart.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restart {
     /// How many keys the node held.
     pub keys: u64,

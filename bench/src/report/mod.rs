@@ -57,7 +57,7 @@ pub struct Run {
 }
 
 /// A part of the report.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Part<T> {
     /// On what.
     pub run: Run,
@@ -66,7 +66,7 @@ pub struct Part<T> {
 }
 
 /// All that was measured.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Report {
     /// Writes and reads under load.
