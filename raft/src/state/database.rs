@@ -4,7 +4,6 @@
 //! its last entry, and all column families flush together (atomic flush), so whatever a crash leaves is the state as of
 //! exactly the applied id in it; the entries behind it are applied again from the Raft log.
 
-use super::direct;
 use super::hash::Kept;
 use crate::log::record::StoredNodes;
 use crate::log::stored::{decode_log_id, encode_log_id, invalid, other};
@@ -165,9 +164,6 @@ impl RocksState {
         options.set_bytes_per_sync(SYNC_BYTES);
         options.set_auto_tuned_ratelimiter(FLUSH_BYTES_PER_SECOND, FLUSH_REFILL_US, FLUSH_FAIRNESS);
         options.set_stats_dump_period_sec(0);
-        // What is flushed was just written and is read from the cache of blocks, if at all. In the page cache it would cost a copy, and
-        // the log's syncs would wait behind it when the kernel writes it back.
-        options.set_use_direct_io_for_flush_and_compaction(direct::is_possible(path));
         options.set_paranoid_checks(true);
         let cache = Cache::new_lru_cache(cache_bytes);
         let db = DB::open_cf_descriptors(&options, path, families(&cache)).map_err(other)?;

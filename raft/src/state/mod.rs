@@ -19,7 +19,6 @@
 
 mod apply;
 pub(crate) mod database;
-mod direct;
 mod frozen;
 pub(crate) mod hash;
 pub(crate) mod past;
