@@ -72,8 +72,8 @@ pub struct Point {
 pub async fn measure(sizes: &Sizes, kinds: &[Kind], programs: &Programs, dir: &Path) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     // Each by one way of asking it; of etcd's two by the faster one.
-    let both = |kind: &Kind| !matches!(kind, Kind::OnwardShared | Kind::Etcd);
-    for kind in kinds.iter().copied().filter(both) {
+    let chosen = |kind: &Kind| !matches!(kind, Kind::OnwardShared | Kind::Etcd);
+    for kind in kinds.iter().copied().filter(chosen) {
         let growing = Growing {
             sizes,
             kind,

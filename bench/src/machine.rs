@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// Linux counts CPU time for `/proc` in hundredths of a second on every platform that this builds for.
 const TICKS_PER_SECOND: u64 = 100;
+
 /// Whether a process goes on; one that has ended and was not waited for yet does not.
 pub fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -226,3 +226,42 @@ async fn read_answers(read: ReadHalf, answers: &Waiting) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::AsyncWrite;
+
+    /// Notes what each write brings.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl AsyncWrite for Written {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.lock().expect("no test panics here").push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_of_those_who_are_ready_leave_together() {
+        let written = Written::default();
+        let (frames, queue) = mpsc::unbounded_channel();
+        frames.send(vec![1]).expect("is open");
+        let writer = tokio::spawn(write_frames(Box::new(written.clone()), queue));
+        let other = tokio::spawn(async move { frames.send(vec![2]) });
+        other.await.expect("ends").expect("was open");
+        writer.await.expect("ends").expect("writes");
+        assert_eq!(*written.0.lock().expect("no test panics here"), [vec![1, 2]]);
+    }
+}

@@ -9,6 +9,7 @@ pub(crate) mod frame;
 pub(crate) mod net;
 pub(crate) mod network;
 pub(crate) mod server;
+mod session;
 mod transfer;
 pub(crate) mod wire;
 
