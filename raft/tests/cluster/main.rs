@@ -147,34 +147,12 @@ async fn many_writers_on_all_nodes_lose_nothing() {
     let mut site = Site::new(3);
     let nodes = site.start_all().await;
     leader_of(&nodes.iter().collect::<Vec<_>>()).await;
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..24 {
-        let proposer = nodes[writer % 3].proposer();
-        writers.spawn(async move {
-            for round in 0..20 {
-                let outcome = proposer
-                    .propose(put(&format!("{writer}-{round}"), "v"), PROPOSE_MS)
-                    .await;
-                assert!(matches!(outcome, Ok(Outcome::Accepted { .. })), "{outcome:?}");
-            }
-        });
-    }
-    while let Some(writer) = writers.join_next().await {
-        writer.expect("writes");
-    }
+    write_at_once(&nodes, 24, 20).await;
     read(&nodes[2], "0-0").await;
     assert_eq!(journal_length(&nodes[2]), 24 * 20);
-    let synced = |name: &str| {
-        let metrics = nodes[0].cluster().metrics();
-        metrics
-            .iter()
-            .find(|metric| metric.name == name)
-            .expect("is there")
-            .reading
-            .number()
-    };
     assert!(
-        synced("onward_raft_log_syncs_total") < synced("onward_raft_log_synced_entries_total"),
+        count(&nodes[0], "onward_raft_log_syncs_total")
+            < count(&nodes[0], "onward_raft_log_synced_entries_total"),
         "a sync covers more than one entry"
     );
     for node in nodes {

@@ -146,6 +146,40 @@ async fn a_member_that_is_slower_than_the_writes_is_sent_one_snapshot() {
     node.shutdown().await;
 }
 
+/// It lacks more entries than are always kept, and none more than are kept as a rule.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_is_caught_up_from_the_log() {
+    let mut site = Site::new(3);
+    site.snapshots.entries = 1_000;
+    let mut nodes = site.start_all().await;
+    write(&nodes[0], "before", "1").await;
+    let leader = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
+    let away = (leader.0 % 3) as usize;
+    nodes.remove(away).shutdown().await;
+    write_at_once(&nodes, 64, 220).await;
+    let during = write(&nodes[0], "during", "2").await;
+    until("a snapshot of nearly all of it", async || {
+        let snapshots = nodes.iter().map(|node| node.cluster().status().snapshot);
+        snapshots.min().filter(|least| least.0 + 2_000 > during.0)
+    })
+    .await;
+
+    let back = site.start(away).await;
+    wait_applied(&back, during).await;
+    assert_eq!(
+        count(&back, "onward_raft_snapshots_installed_total"),
+        Some(0),
+        "it needs no copy of the state"
+    );
+    read(&nodes[0], "during").await;
+    read(&back, "during").await;
+    assert_eq!(hash(&back), hash(&nodes[0]));
+    for node in nodes {
+        node.abandon().await;
+    }
+    back.abandon().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused() {
     let mut site = Site::new(1);

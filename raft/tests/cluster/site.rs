@@ -8,6 +8,7 @@ use onward_statemachine::{Actor, Command, NodeId, Outcome, Revision, journal};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const PROPOSE_MS: u64 = 30_000;
@@ -42,6 +43,24 @@ pub async fn write(node: &Node, key: &str, value: &str) -> Revision {
     match node.proposer().propose(put(key, value), PROPOSE_MS).await {
         Ok(Outcome::Accepted { revision, .. }) => revision,
         other => panic!("{key} was not written: {other:?}"),
+    }
+}
+
+/// So many writers, spread over the nodes, put a key of their own in each round.
+pub async fn write_at_once(nodes: &[Node], writers: usize, rounds: usize) {
+    let mut writing = JoinSet::new();
+    for (writer, node) in (0..writers).zip(nodes.iter().cycle()) {
+        let proposer = node.proposer();
+        writing.spawn(async move {
+            for round in 0..rounds {
+                let proposal = put(&format!("{writer}-{round}"), "v");
+                let outcome = proposer.propose(proposal, PROPOSE_MS).await;
+                assert!(matches!(outcome, Ok(Outcome::Accepted { .. })), "{outcome:?}");
+            }
+        });
+    }
+    while let Some(written) = writing.join_next().await {
+        written.expect("writes");
     }
 }
 
