@@ -30,6 +30,17 @@ pub struct Disk {
     pub logs: Vec<NodeLog>,
 }
 
+impl Disk {
+    /// Syncs of files that were written before, each beside those of a file that grows, in the same company.
+    pub fn recycled_beside_growing(&self) -> impl Iterator<Item = (&Syncs, &Syncs)> {
+        let of = |layout: Layout| self.syncs.iter().filter(move |syncs| syncs.file == layout.name());
+        of(Layout::WrittenBefore).filter_map(move |recycled| {
+            let growing = of(Layout::Growing).find(|growing| growing.others_write == recycled.others_write);
+            Some((recycled, growing?))
+        })
+    }
+}
+
 /// Syncs of one kind of file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Syncs {

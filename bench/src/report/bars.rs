@@ -2,6 +2,7 @@
 
 use super::page::in_percent;
 use super::{Cell, Report};
+use crate::disk::{Disk, Syncs};
 use crate::growth::{Grown, Point};
 use crate::load::Work;
 use crate::system::Kind;
@@ -18,6 +19,11 @@ const REJOIN_MIB_PER_SECOND: f64 = 100.0;
 const REJOIN_P99_RATIO: f64 = 3.0;
 /// There is a cliff where a rate falls below this part of the one before, though work grew ten times at most.
 const CLIFF: f64 = 0.5;
+
+/// Syncs of a file that was written before take less than this part of those of one that grows, and the slowest in a
+/// thousand less than that.
+const RECYCLED: f64 = 0.5;
+const RECYCLED_TAIL: f64 = 0.1;
 
 /// One promise.
 pub(super) struct Bar {
@@ -45,6 +51,8 @@ pub(super) fn of(report: &Report) -> Vec<Bar> {
     if let Some(part) = &report.growth {
         bars.extend(growth(&part.found));
     }
+    let disks = report.disk.iter().map(|part| &part.found);
+    bars.extend(disks.flat_map(Disk::recycled_beside_growing).flat_map(recycled));
     bars.extend(standing(report));
     if let Some(part) = &report.overload {
         let (left, lost) = (part.found.left_percent(), part.found.lost);
@@ -180,6 +188,27 @@ fn growth(points: &[Point]) -> Vec<Bar> {
         }
     }
     bars
+}
+
+/// A file that was written before, as the log's are, beside one that grows.
+fn recycled((recycled, growing): (&Syncs, &Syncs)) -> [Bar; 2] {
+    let company = if recycled.others_write {
+        "while others write"
+    } else {
+        "alone"
+    };
+    let bar = |what: &str, ours: u64, theirs: u64, most: f64| {
+        let ratio = ours as f64 / theirs.max(1) as f64;
+        Bar::new(
+            format!("a sync of a file written before, {company}: {what} less than {most} of a growing one's"),
+            format!("{ours} us beside {theirs} us ({ratio:.2}x)"),
+            ratio < most,
+        )
+    };
+    [
+        bar("half of them in", recycled.p50_us, growing.p50_us, RECYCLED),
+        bar("99.9 % in", recycled.p999_us, growing.p999_us, RECYCLED_TAIL),
+    ]
 }
 
 /// Restart, return, rest.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::disk::{Disk, Syncs};
 use crate::growth::Grown;
 use crate::metrics::LogWork;
 use std::path::PathBuf;
@@ -105,6 +106,40 @@ fn a_cliff_is_found_wherever_it_is() {
     // Ten times the bytes in each put: a third of the puts is more bytes than before.
     assert!(growth([100, 33, 11], Grown::ValueBytes));
     assert!(!growth([100, 33, 1], Grown::ValueBytes));
+}
+
+#[test]
+fn a_file_written_before_is_held_against_one_that_grows_in_the_same_company() {
+    let syncs = |file: &str, others_write, p50_us, p999_us| Syncs {
+        file: file.to_owned(),
+        others_write,
+        p50_us,
+        p99_us: p999_us,
+        p999_us,
+    };
+    let report = Report {
+        disk: part(
+            "2026-01-01 00:00 UTC",
+            Disk {
+                syncs: vec![
+                    syncs("grows with each write", false, 200, 900),
+                    syncs("written before, and written over", false, 120, 80),
+                    syncs("grows with each write", true, 500, 5_000),
+                    syncs("written before, and written over", true, 240, 1_000),
+                ],
+                logs: Vec::new(),
+            },
+        ),
+        ..Report::default()
+    };
+    let bars = bars::of(&report);
+    let met = |what| bar(&bars, what).met;
+    assert!(!met("alone: half of them in"));
+    assert!(met("alone: 99.9 % in"));
+    assert!(met("while others write: half of them in"));
+    assert!(!met("while others write: 99.9 % in"));
+    let measured = &bar(&bars, "alone: half of them in").measured;
+    assert_eq!(measured, "120 us beside 200 us (0.60x)");
 }
 
 #[test]
