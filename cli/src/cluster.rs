@@ -8,13 +8,19 @@ use crate::member;
 use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::Subcommand;
+use onward_api::client::{Client, Consistency};
 use onward_api::wire::Stamped;
 use onward_api::wire::cluster::{Disk, Role, Status};
+use std::time::Duration;
+
+/// How long the leader is waited for, where another node has answered already.
+const LEADER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Commands on the cluster.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the members, who leads, and how far each of them is
+    /// Show the members, who leads, and how far each of them is, as the leader sees it; with `--consistency local`, as
+    /// the node sees it that is asked
     #[command(after_help = examples!["cluster status", "cluster status -o wide", "cluster status --consistency local"])]
     Status,
     /// Let a node in: it follows as a learner, and votes once it has caught up
@@ -50,10 +56,54 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
 }
 
 async fn status(session: &mut Session<'_>) -> Result {
-    let status = session.client.cluster().await?;
+    let asked = session.client.cluster().await?;
+    let status = match as_the_leader_sees_it(&session.client, &asked.value).await {
+        None => asked,
+        Some(Ok(seen)) => seen,
+        Some(Err(why)) => {
+            let node = asked.value.node;
+            session.output.message(&format!(
+                "{why}: shown is what node {node} knows, which is not how far the others are"
+            ));
+            asked
+        }
+    };
     let color = session.output.color();
     let wide = session.output.wide();
     session.output.show(&status, |status| view(status, wide, color))
+}
+
+/// How far the members are, only the leader knows. `None` where it was asked already, nobody leads, or what a node knows
+/// by itself is wanted; why not, where it cannot be asked.
+async fn as_the_leader_sees_it(
+    client: &Client,
+    asked: &Status,
+) -> Option<std::result::Result<Stamped<Status>, String>> {
+    if asked.role == Role::Leader || client.consistency() == Consistency::Local {
+        return None;
+    }
+    let leader = asked
+        .members
+        .iter()
+        .find(|member| Some(member.id) == asked.leader)?;
+    let (id, address) = (leader.id, &leader.http_url);
+    let unreached = |error: String| format!("node {id} leads, and was not reached at `{address}` ({error})");
+    let server = match address.parse() {
+        Ok(server) => server,
+        Err(error) => return Some(Err(unreached(format!("not a URL: {error}")))),
+    };
+    let of_leader = client
+        .of(server)
+        .map(|client| client.with_deadline(LEADER_DEADLINE));
+    let seen = match of_leader {
+        Ok(of_leader) => of_leader.cluster().await,
+        Err(error) => Err(error),
+    };
+    Some(match seen {
+        Ok(seen) if seen.value.cluster_id == asked.cluster_id => Ok(seen),
+        Ok(_) => Err(unreached("another cluster answers there".to_owned())),
+        Err(error) => Err(unreached(error.to_string())),
+    })
 }
 
 fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {

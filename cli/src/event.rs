@@ -5,7 +5,7 @@ use crate::examples::examples;
 use crate::failure::Result;
 use crate::global::duration;
 use crate::session::Session;
-use crate::table::{Cell, Details, Table, printable};
+use crate::table::{Cell, Details, Table, Tone, printable};
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, JournalRange};
 use onward_api::wire::{Entry, Event, JournalPage, history as wire};
@@ -47,7 +47,7 @@ pub struct List {
     /// At most so many revisions
     #[arg(long, value_name = "COUNT", default_value_t = 500, conflicts_with = "last")]
     limit: usize,
-    /// Only the last so many revisions, also where --after says where they begin
+    /// Only the last so many revisions, also where --after says where they begin; all that was done at once is one
     #[arg(short = 'n', long, value_name = "COUNT")]
     last: Option<usize>,
 }
@@ -183,7 +183,10 @@ async fn list(session: &mut Session<'_>, arguments: List) -> Result {
         let items = std::mem::take(&mut whole.value.items);
         whole.value = JournalPage { items, ..next };
     }
-    session.output.show(&whole, |whole| table(&whole.value.items))?;
+    let wide = session.output.wide();
+    session
+        .output
+        .show(&whole, |whole| table(&whole.value.items, wide))?;
     if !whole.value.complete {
         let (way, from) = match whole.value.next_before {
             Some(before) => ("--before", before),
@@ -236,16 +239,32 @@ fn view(state: &wire::JournalState) -> Details {
         .field("kept bytes", Cell::maybe(state.bytes))
 }
 
-pub(crate) fn table(entries: &[Entry]) -> Table {
+/// The most events of one revision in a table that is not wide: a manifest makes hundreds of them.
+const EVENTS_SHOWN: usize = 10;
+
+/// A row for each event; the first ones of each revision, unless it is to be `wide`.
+pub(crate) fn table(entries: &[Entry], wide: bool) -> Table {
     let mut table = Table::new(&["REVISION", "AT", "EVENT", "WHAT"], &["ACTOR", "COMMAND"]);
     for entry in entries {
-        for event in &entry.events {
+        let shown = if wide { entry.events.len() } else { EVENTS_SHOWN };
+        for event in entry.events.iter().take(shown) {
             let (name, what) = told(event);
             table.push(vec![
                 Cell::from(entry.revision),
                 Cell::from(exact(entry.at)),
                 Cell::from(name),
                 Cell::from(what),
+                Cell::from(&entry.actor),
+                Cell::from(entry.command_id),
+            ]);
+        }
+        let left = entry.events.len().saturating_sub(shown);
+        if left > 0 {
+            table.push(vec![
+                Cell::from(entry.revision),
+                Cell::from(exact(entry.at)),
+                Cell::from("..."),
+                Cell::toned(format!("{left} more: `-o wide` shows them all"), Tone::Dim),
                 Cell::from(&entry.actor),
                 Cell::from(entry.command_id),
             ]);

@@ -132,9 +132,10 @@ pub(crate) async fn why(session: &mut Session<'_>, arguments: Why) -> Result {
             ..whole.value
         };
     }
+    let wide = session.output.wide();
     session
         .output
-        .show(&whole, |whole| event::table(&whole.value.items))?;
+        .show(&whole, |whole| event::table(&whole.value.items, wide))?;
     let story = &whole.value;
     if let Some(oldest) = story.compacted {
         session.output.message(&format!(

@@ -76,13 +76,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Client {
     /// A client of the cluster behind these servers, of which one is enough and all are better.
-    pub fn new(servers: Vec<Url>) -> Result<Self, Error> {
-        if servers.is_empty() {
-            return Err(Error::Usage("no server is given".to_owned()));
-        }
-        if let Some(server) = servers.iter().find(|server| server.scheme() != "http") {
-            return Err(Error::Usage(format!("server `{server}` is not an `http://` URL")));
-        }
+    pub fn new(among: Vec<Url>) -> Result<Self, Error> {
+        let servers = servers(among)?;
         let http = reqwest::Client::builder()
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -91,7 +86,7 @@ impl Client {
             .map_err(|error| Error::Usage(format!("the HTTP client does not start: {error}")))?;
         Ok(Client {
             http,
-            servers: servers.into(),
+            servers,
             preferred: Arc::default(),
             actor: None,
             deadline: DEADLINE_DEFAULT,
@@ -127,4 +122,29 @@ impl Client {
         self.consistency = consistency;
         self
     }
+
+    /// A client of this server alone, otherwise the same.
+    pub fn of(&self, server: Url) -> Result<Self, Error> {
+        Ok(Client {
+            servers: servers(vec![server])?,
+            preferred: Arc::default(),
+            ..self.clone()
+        })
+    }
+
+    /// How fresh its reads are.
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+}
+
+/// At least one, and all of them such as can be asked.
+fn servers(servers: Vec<Url>) -> Result<Arc<[Url]>, Error> {
+    if servers.is_empty() {
+        return Err(Error::Usage("no server is given".to_owned()));
+    }
+    if let Some(server) = servers.iter().find(|server| server.scheme() != "http") {
+        return Err(Error::Usage(format!("server `{server}` is not an `http://` URL")));
+    }
+    Ok(servers.into())
 }

@@ -342,6 +342,83 @@ fn the_cluster_is_shown() {
     );
 }
 
+#[test]
+fn of_a_revision_with_many_events_the_first_are_shown() {
+    let put =
+        |number: usize| json!({"area": "kv", "event": "put", "key": format!("k{number}"), "value": "v"});
+    let entry = |revision: u64, count: usize| {
+        json!({"revision": revision, "at": "2026-01-01T00:00:00Z", "actor": "cli:taro",
+               "command_id": "00000000-0000-0000-0000-000000000001", "events": (0..count).map(put).collect::<Vec<_>>()})
+    };
+    let page =
+        json!({"items": [entry(4, 336), entry(5, 10)], "next_after": 5, "complete": true, "revision": 5});
+    let rows = |output: &str| output.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let (ran, _) = against(200, page.clone(), &["event", "list"]);
+    let shown = rows(&ran.output);
+    assert_eq!(shown.len(), 10 + 1 + 10, "{}", ran.output);
+    assert!(shown[10].contains("326 more"), "{}", shown[10]);
+    let (ran, _) = against(200, page, &["event", "list", "-o", "wide"]);
+    assert_eq!(rows(&ran.output).len(), 336 + 10);
+}
+
+/// What `node` answers of a cluster that node 2, at `leader`, leads.
+fn status_of(node: u64, leader: &str) -> Value {
+    let lag = |id: u64| (node == 2 || node == id).then_some(id);
+    let member = |id: u64, url: &str| json!({"id": id, "peer_address": "", "http_url": url, "voter": true, "matched": null, "lag": lag(id)});
+    let role = if node == 2 { "leader" } else { "follower" };
+    json!({
+        "cluster_id": "00000000-0000-0000-0000-000000000001", "node": node, "role": role, "leader": 2, "term": 3,
+        "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
+        "log_time": "2026-01-01T00:00:00Z", "revision": 90, "members": [member(1, ""), member(2, leader), member(3, "")],
+    })
+}
+
+/// The lags that were shown.
+fn lags(output: &str) -> Vec<&str> {
+    let rows = output
+        .lines()
+        .skip_while(|line| !line.starts_with("NODE"))
+        .skip(1);
+    rows.filter_map(|row| row.split_whitespace().rev().nth(2))
+        .collect()
+}
+
+#[test]
+fn how_far_the_members_are_is_asked_of_the_leader() {
+    let leader = Server::start(|_| Some(Answer::json(200, &status_of(2, ""))));
+    let follower = Server::start({
+        let leader = leader.url();
+        move |_| Some(Answer::json(200, &status_of(1, &leader)))
+    });
+    let setting = Setting {
+        server: follower.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["cluster", "status"]);
+    assert_eq!((ran.code, ran.error.as_str()), (0, ""));
+    assert_eq!(lags(&ran.output), ["1", "2", "3"]);
+    let local = setting.run(&["cluster", "status", "--consistency", "local"]);
+    assert_eq!(lags(&local.output), ["1", "-", "-"]);
+    assert_eq!(leader.seen().len(), 1);
+}
+
+#[test]
+fn a_leader_that_cannot_be_asked_is_named() {
+    let follower = Server::start(|_| Some(Answer::json(200, &status_of(1, "http://127.0.0.1:1"))));
+    let setting = Setting {
+        server: follower.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["cluster", "status"]);
+    assert_eq!((ran.code, lags(&ran.output)), (0, vec!["1", "-", "-"]));
+    assert!(
+        ran.error
+            .starts_with("node 2 leads, and was not reached at `http://127.0.0.1:1`"),
+        "{}",
+        ran.error
+    );
+}
+
 /// The cluster after node 3 has made way for a node at 10.0.0.4, which has this vote and is this far.
 fn cluster_with(voter: bool, under_way: &Value) -> Value {
     let member = |id: u64, voter: bool| json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": "", "voter": voter});
