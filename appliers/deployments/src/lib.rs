@@ -116,7 +116,7 @@ pub async fn start(
         cluster_id,
         config.node,
     );
-    let ingress = Ingress::new(config.ingress_domain);
+    let ingress = Ingress::new(config.ingress_domain, Arc::clone(&reader));
     let worker = Arc::new(rollout::Worker {
         node: config.node,
         actor: Actor::new(&format!("applier:deployments@{}", config.node)),
@@ -125,12 +125,12 @@ pub async fn start(
         driver: Arc::new(driver),
         ingress: ingress.clone(),
         proposer,
-        reader: Arc::clone(&reader),
+        reader,
         cluster,
     });
     tracing::info!(ingress = %ingress_addr, "deployments run on this node");
     let tasks = vec![
-        tokio::spawn(ingress.clone().follow(reader, token.clone())),
+        tokio::spawn(ingress.clone().follow(token.clone())),
         tokio::spawn(ingress.serve(listener, token.clone())),
         tokio::spawn(async move {
             tokio::select! {

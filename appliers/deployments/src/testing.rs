@@ -218,6 +218,10 @@ impl Bed {
         self.scratch.path().join(name)
     }
 
+    pub(crate) fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(LogReader(Arc::clone(&self.log)))
+    }
+
     pub(crate) fn repository(&self) -> Repository {
         Repository::new(self.path("repository"))
     }
@@ -234,7 +238,7 @@ impl Bed {
         let handle = crate::start(
             config,
             Arc::new(Applier(Arc::clone(log))),
-            Arc::new(LogReader(Arc::clone(log))),
+            self.reader(),
             Arc::clone(log) as Arc<dyn Cluster>,
             CancellationToken::new(),
         )

@@ -1,11 +1,14 @@
 //! All of it at work: a real repository, real processes, real requests, and one node's log in memory.
 
-use crate::testing::{Bed, Repository, SERVER, spec};
+use crate::ingress::Ingress;
+use crate::testing::{Bed, Repository, SERVER, get, spec};
 use onward_statemachine::deployments::apps::{self, Spec};
 use onward_statemachine::deployments::instances::{self, Kind, State, Step};
 use onward_statemachine::deployments::{builds, releases};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 fn text(version: &str) -> [(&'static str, String); 2] {
     [("server.py", SERVER.to_owned()), ("version", version.to_owned())]
@@ -15,6 +18,30 @@ fn commit(repository: &Repository, version: &str) -> apps::Commit {
     let files = text(version);
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     repository.commit(&files)
+}
+
+/// An ingress that has not looked yet stands for one that looks a moment later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_is_served_at_once() {
+    let bed = Bed::new();
+    let repository = bed.repository();
+    commit(&repository, "one");
+    bed.declare("web", spec(&repository)).await;
+    let node = bed.start().await;
+    let ingress = Ingress::new(None, bed.reader());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    tokio::spawn(ingress.serve(listener, token.clone()));
+    assert_eq!(get(address, "web.test", "/").await.unwrap().0, 503);
+    let first = bed.deploy("web").await;
+    bed.until_step("web", first, Step::Done).await;
+    assert_eq!(
+        get(address, "web.test", "/").await,
+        Some((200, "one 1".to_owned()))
+    );
+    token.cancel();
+    bed.crash(node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

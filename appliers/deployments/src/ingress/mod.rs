@@ -1,7 +1,8 @@
 //! The ingress: an HTTP reverse proxy on every node, from the local replica's routing table.
 //!
 //! The table is rebuilt when deployments changed and swapped whole, so that a request sees one revision and never waits
-//! for another. A switch loses no request: an instance that the table no longer has keeps those it was sent, and one
+//! for another. It may be a moment behind the replica ([`crate::BREATH`]), so a request that finds no instance in it has
+//! it made anew before it is turned away: who was told that an app serves, by this node, finds it. A switch loses no request: an instance that the table no longer has keeps those it was sent, and one
 //! that could not be connected to gets another look at the table before a client hears of it. Nothing is sent twice,
 //! save a request without effect (GET, HEAD, OPTIONS, no body) on a connection that the instance had closed.
 //!
@@ -25,7 +26,7 @@ use onward_statemachine::deployments::{self, instances};
 use onward_statemachine::ports::Reader;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use table::{Key, Table};
 use tokio::net::TcpListener;
@@ -44,13 +45,13 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// The ingress of this node.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Ingress {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
+    reader: Arc<dyn Reader>,
     table: watch::Sender<Arc<Table>>,
     /// Every instance that is in the table, or has requests under way.
     known: Mutex<HashMap<Key, Arc<Upstream>>>,
@@ -59,10 +60,11 @@ struct Shared {
 }
 
 impl Ingress {
-    /// An ingress with an empty table; apps are reachable as `NAME.domain` where a domain is given.
-    pub(crate) fn new(domain: Option<String>) -> Self {
+    /// An ingress of what a replica says, with an empty table; apps are reachable as `NAME.domain` where a domain is given.
+    pub(crate) fn new(domain: Option<String>, reader: Arc<dyn Reader>) -> Self {
         let domain = domain.map(|domain| domain.trim_matches('.').to_ascii_lowercase());
         let shared = Shared {
+            reader,
             table: watch::Sender::new(Arc::default()),
             known: Mutex::default(),
             slots: Arc::new(Semaphore::new(REQUESTS_MAX)),
@@ -73,6 +75,10 @@ impl Ingress {
         }
     }
 
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Arc<Upstream>>> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The revision that requests are routed by.
     pub(crate) fn revision(&self) -> Revision {
         self.shared.table.borrow().revision
@@ -80,18 +86,33 @@ impl Ingress {
 
     /// Requests that this ingress has under way to an instance.
     pub(crate) fn in_flight(&self, app: &Name, ordinal: Ordinal) -> usize {
-        let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
+        self.known()
             .iter()
             .filter(|(key, _)| key.0 == *app && key.1 == ordinal)
             .map(|(_, upstream)| upstream.in_flight())
             .sum()
     }
 
+    /// Puts in force what the replica says now, if the table is older.
+    fn refresh(&self) {
+        // Held all the way, so that none who looked earlier swaps later.
+        let mut known = self.known();
+        let shown = self.revision();
+        let routing = self.shared.reader.read(|view| {
+            if deployments::changed(view)? > shown {
+                instances::routing(view).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        if let Some(routing) = routing {
+            self.swap(&mut known, routing);
+        }
+    }
+
     /// Puts a routing in force.
-    pub(crate) fn swap(&self, routing: instances::Routing) {
-        let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = Arc::new(Table::new(routing, self.shared.domain.clone(), &known));
+    fn swap(&self, known: &mut HashMap<Key, Arc<Upstream>>, routing: instances::Routing) {
+        let table = Arc::new(Table::new(routing, self.shared.domain.clone(), known));
         self.shared.table.send_replace(Arc::clone(&table));
         let mut kept: HashMap<Key, Arc<Upstream>> = table
             .upstreams()
@@ -109,23 +130,13 @@ impl Ingress {
         *known = kept;
     }
 
-    /// Keeps the table as the local replica has it, until `token` is cancelled.
-    pub(crate) async fn follow(self, reader: Arc<dyn Reader>, token: CancellationToken) {
-        let mut seen = None;
+    /// Keeps the table as the replica has it, until `token` is cancelled.
+    pub(crate) async fn follow(self, token: CancellationToken) {
+        let reader = &self.shared.reader;
         loop {
             let next = Instant::now() + crate::BREATH;
             let stamp = reader.stamp().applied;
-            let routing = reader.read(|view| {
-                let changed = deployments::changed(view)?;
-                match seen == Some(changed) {
-                    true => Ok(None),
-                    false => instances::routing(view).map(Some),
-                }
-            });
-            if let Some(routing) = routing {
-                seen = Some(routing.revision);
-                self.swap(routing);
-            }
+            self.refresh();
             tokio::select! {
                 () = token.cancelled() => return,
                 _ = reader.changed(stamp) => {}

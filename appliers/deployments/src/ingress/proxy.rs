@@ -1,7 +1,7 @@
 //! One request: find its instance, send it there, bring back what comes, and count it until its last byte.
 
 use super::respond::problem;
-use super::table::Found;
+use super::table::{Found, Table};
 use super::upstream::{Body, InFlight, Upstream};
 use super::{Ingress, REQUESTS_MAX};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 /// How long an instance that cannot be connected to is tried for, with a look at the table each time.
@@ -68,6 +68,16 @@ impl Ingress {
         }
     }
 
+    /// What the table has for a request; where that is no instance, what the replica has, which may be a moment ahead.
+    fn find(&self, table: &mut watch::Receiver<Arc<Table>>, host: &str, path: &str) -> Found {
+        let found = table.borrow_and_update().find(host, path);
+        if let Found::Upstream(_) = found {
+            return found;
+        }
+        self.refresh();
+        table.borrow_and_update().find(host, path)
+    }
+
     /// Sends a request to the instance that the table has for it.
     async fn send(
         &self,
@@ -78,8 +88,7 @@ impl Ingress {
         let mut table = self.shared.table.subscribe();
         let give_up = Instant::now() + CONNECT_RETRY;
         loop {
-            let found = table.borrow_and_update().find(host, &path);
-            let upstream = match found {
+            let upstream = match self.find(&mut table, host, &path) {
                 Found::Upstream(upstream) => upstream,
                 Found::Unavailable { app, why } => {
                     return Err((StatusCode::SERVICE_UNAVAILABLE, format!("app `{app}`: {why}")));

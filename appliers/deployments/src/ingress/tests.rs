@@ -7,6 +7,7 @@ use onward_statemachine::NodeId;
 use onward_statemachine::deployments::apps::{Protocol, Route};
 use onward_statemachine::deployments::instances::{Active, Routing, Target};
 use onward_statemachine::deployments::releases;
+use onward_statemachine::testing::SingleNode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,7 +21,7 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
-        let ingress = Ingress::new(None);
+        let ingress = Ingress::new(None, Arc::new(SingleNode::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
@@ -34,7 +35,11 @@ impl Bed {
 
     /// Leads host `h` to an instance on this port.
     fn route(&self, revision: u64, port: u16) {
-        self.ingress.swap(routing(revision, port));
+        self.swap(routing(revision, port));
+    }
+
+    fn swap(&self, routing: Routing) {
+        self.ingress.swap(&mut self.ingress.known(), routing);
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -149,7 +154,7 @@ async fn says_what_is_wrong() {
     assert!(text.contains("host `h` and path `/x`"), "{text}");
     let mut idle = routing(1, 1);
     idle.active.clear();
-    bed.ingress.swap(idle);
+    bed.swap(idle);
     let (status, text) = bed.get("/").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(text.contains("app `web`"), "{text}");
@@ -278,7 +283,7 @@ async fn a_drained_instance_finishes_what_it_was_sent() {
         while bed.ingress.in_flight(&app, old) == 0 {
             tokio::task::yield_now().await;
         }
-        bed.ingress.swap(Routing::default());
+        bed.swap(Routing::default());
         assert_eq!(bed.ingress.in_flight(&app, old), 1);
         release.cancel();
     });
