@@ -53,6 +53,11 @@ fn an_orderly_restart_keeps_everything() {
     cluster.ok(&["kv", "put", "site/name", "north"]);
     let cluster = cluster.restart();
     assert_eq!(cluster.ok(&["kv", "get", "site/name"]).trim_end(), "north");
+    for node in &cluster.nodes {
+        let log = std::fs::read_to_string(node.dir.join("onward.log")).expect("a log");
+        assert!(log.contains("node stopped"), "{log}");
+        assert!(!log.contains("ERROR"), "nothing went wrong: {log}");
+    }
 }
 
 #[test]

@@ -60,5 +60,6 @@ pub use identity::node_of;
 pub use member::Removal;
 pub use node::{Node, StartError};
 
-/// A log filter that keeps what this crate says and leaves out the everyday chatter of the engine below it.
-pub const LOG_DIRECTIVE: &str = "openraft=error";
+/// A log filter that keeps what this crate says and leaves out the everyday chatter of the engine below it, such as an error
+/// for each request that comes while a node stops: whoever sent it is told.
+pub const LOG_DIRECTIVE: &str = "openraft=error,openraft::raft::raft_inner=off";
