@@ -2,9 +2,10 @@
 //!
 //! The table is rebuilt when deployments changed and swapped whole, so that a request sees one revision and never waits
 //! for another. It may be a moment behind the replica ([`crate::BREATH`]), so a request that finds no instance in it has
-//! it made anew before it is turned away: who was told that an app serves, by this node, finds it. A switch loses no request: an instance that the table no longer has keeps those it was sent, and one
-//! that could not be connected to gets another look at the table before a client hears of it. Nothing is sent twice,
-//! save a request without effect (GET, HEAD, OPTIONS, no body) on a connection that the instance had closed.
+//! it made anew before it is turned away: who was told by this node that an app serves finds it. A switch loses no
+//! request: an instance that the table no longer has keeps those it was sent, and one that could not be connected to
+//! gets another look at the table before a client hears of it. Nothing is sent twice, save a request without effect
+//! (GET, HEAD, OPTIONS, no body) on a connection that the instance had closed.
 //!
 //! Never decides where requests go: the log does. Never holds a request for an app without an instance: it says so.
 //!
