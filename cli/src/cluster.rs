@@ -8,9 +8,10 @@ use crate::member;
 use crate::session::Session;
 use crate::table::{Cell, Details, Table, Tone};
 use clap::Subcommand;
-use onward_api::client::{Client, Consistency};
+use onward_api::client::{Client, Consistency, Url};
 use onward_api::wire::Stamped;
-use onward_api::wire::cluster::{Disk, Role, Status};
+use onward_api::wire::cluster::{Disk, Member, Role, Status};
+use std::fmt::Display;
 use std::time::Duration;
 
 /// How long the leader is waited for, where another node has answered already.
@@ -57,7 +58,15 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
 
 async fn status(session: &mut Session<'_>) -> Result {
     let asked = session.client.cluster().await?;
-    let status = match as_the_leader_sees_it(&session.client, &asked.value).await {
+    // How far the others are, only the leader knows; what is local is wanted of the node that was asked.
+    let elsewhere = asked.value.role != Role::Leader && session.client.consistency() != Consistency::Local;
+    let mut members = asked.value.members.iter();
+    let leader = members.find(|member| elsewhere && Some(member.id) == asked.value.leader);
+    let seen = match leader {
+        Some(leader) => Some(ask_leader(&session.client, leader, &asked.value).await),
+        None => None,
+    };
+    let status = match seen {
         None => asked,
         Some(Ok(seen)) => seen,
         Some(Err(why)) => {
@@ -73,37 +82,23 @@ async fn status(session: &mut Session<'_>) -> Result {
     session.output.show(&status, |status| view(status, wide, color))
 }
 
-/// How far the members are, only the leader knows. `None` where it was asked already, nobody leads, or what a node knows
-/// by itself is wanted; why not, where it cannot be asked.
-async fn as_the_leader_sees_it(
+/// What the leader of the cluster that was `asked` sees, or why it cannot be asked.
+async fn ask_leader(
     client: &Client,
+    leader: &Member,
     asked: &Status,
-) -> Option<std::result::Result<Stamped<Status>, String>> {
-    if asked.role == Role::Leader || client.consistency() == Consistency::Local {
-        return None;
-    }
-    let leader = asked
-        .members
-        .iter()
-        .find(|member| Some(member.id) == asked.leader)?;
+) -> std::result::Result<Stamped<Status>, String> {
     let (id, address) = (leader.id, &leader.http_url);
-    let unreached = |error: String| format!("node {id} leads, and was not reached at `{address}` ({error})");
-    let server = match address.parse() {
-        Ok(server) => server,
-        Err(error) => return Some(Err(unreached(format!("not a URL: {error}")))),
-    };
-    let of_leader = client
-        .of(server)
-        .map(|client| client.with_deadline(LEADER_DEADLINE));
-    let seen = match of_leader {
-        Ok(of_leader) => of_leader.cluster().await,
-        Err(error) => Err(error),
-    };
-    Some(match seen {
-        Ok(seen) if seen.value.cluster_id == asked.cluster_id => Ok(seen),
-        Ok(_) => Err(unreached("another cluster answers there".to_owned())),
-        Err(error) => Err(unreached(error.to_string())),
-    })
+    let unreached =
+        |error: &dyn Display| format!("node {id} leads, and was not reached at `{address}` ({error})");
+    let server: Url = address.parse().map_err(|error| unreached(&error))?;
+    let client = client.of(server).map_err(|error| unreached(&error))?;
+    let answer = client.with_deadline(LEADER_DEADLINE).cluster().await;
+    let seen = answer.map_err(|error| unreached(&error))?;
+    if seen.value.cluster_id != asked.cluster_id {
+        return Err(unreached(&"another cluster answers there"));
+    }
+    Ok(seen)
 }
 
 fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {

@@ -246,28 +246,25 @@ const EVENTS_SHOWN: usize = 10;
 pub(crate) fn table(entries: &[Entry], wide: bool) -> Table {
     let mut table = Table::new(&["REVISION", "AT", "EVENT", "WHAT"], &["ACTOR", "COMMAND"]);
     for entry in entries {
-        let shown = if wide { entry.events.len() } else { EVENTS_SHOWN };
-        for event in entry.events.iter().take(shown) {
-            let (name, what) = told(event);
+        let mut row = |name: String, what: Cell| {
             table.push(vec![
                 Cell::from(entry.revision),
                 Cell::from(exact(entry.at)),
                 Cell::from(name),
-                Cell::from(what),
+                what,
                 Cell::from(&entry.actor),
                 Cell::from(entry.command_id),
             ]);
+        };
+        let shown = if wide { entry.events.len() } else { EVENTS_SHOWN };
+        for event in entry.events.iter().take(shown) {
+            let (name, what) = told(event);
+            row(name, Cell::from(what));
         }
         let left = entry.events.len().saturating_sub(shown);
         if left > 0 {
-            table.push(vec![
-                Cell::from(entry.revision),
-                Cell::from(exact(entry.at)),
-                Cell::from("..."),
-                Cell::toned(format!("{left} more: `-o wide` shows them all"), Tone::Dim),
-                Cell::from(&entry.actor),
-                Cell::from(entry.command_id),
-            ]);
+            let more = format!("{left} more: `-o wide` shows them all");
+            row("...".to_owned(), Cell::toned(more, Tone::Dim));
         }
     }
     table

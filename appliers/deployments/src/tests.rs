@@ -64,7 +64,7 @@ async fn deploys_switches_and_goes_back_without_a_failed_request() {
             let address = node.ingress_addr;
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
-                    match crate::testing::get(address, "web.test", "/").await {
+                    match get(address, "web.test", "/").await {
                         Some((200, _)) => served.fetch_add(1, Ordering::SeqCst),
                         other => {
                             eprintln!("a request failed: {other:?}");

@@ -419,6 +419,30 @@ fn a_leader_that_cannot_be_asked_is_named() {
     );
 }
 
+#[test]
+fn another_cluster_at_the_address_of_the_leader_is_not_believed() {
+    let stranger = Server::start(|_| {
+        let mut status = status_of(2, "");
+        status["cluster_id"] = json!("00000000-0000-0000-0000-000000000002");
+        Some(Answer::json(200, &status))
+    });
+    let follower = Server::start({
+        let stranger = stranger.url();
+        move |_| Some(Answer::json(200, &status_of(1, &stranger)))
+    });
+    let setting = Setting {
+        server: follower.url(),
+        ..Setting::default()
+    };
+    let ran = setting.run(&["cluster", "status"]);
+    assert_eq!((ran.code, lags(&ran.output)), (0, vec!["1", "-", "-"]));
+    assert!(
+        ran.error.contains("another cluster answers there"),
+        "{}",
+        ran.error
+    );
+}
+
 /// The cluster after node 3 has made way for a node at 10.0.0.4, which has this vote and is this far.
 fn cluster_with(voter: bool, under_way: &Value) -> Value {
     let member = |id: u64, voter: bool| json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": "", "voter": voter});
