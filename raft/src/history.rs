@@ -27,6 +27,8 @@ const RETRY_AFTER_MS: u64 = 1000;
 const WAITING_MAX: usize = 64;
 /// How often copies are looked at that nobody reads.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the files of the journal are looked at.
+const UNCACHE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the leader looks whether retention asks for something.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a compaction may take to be agreed on.
@@ -122,6 +124,22 @@ impl Engine {
             tokio::time::sleep(began.elapsed()).await;
         }
         more
+    }
+
+    /// Keeps the journal out of the page cache, until the engine stops.
+    pub(crate) async fn uncache_journal(self: Arc<Self>) {
+        let work = async {
+            let mut seen = (0, 0);
+            loop {
+                tokio::time::sleep(UNCACHE_INTERVAL).await;
+                let engine = self.clone();
+                let Ok(now) = blocking(move || engine.state.uncache_journal(seen)).await else {
+                    return;
+                };
+                seen = now;
+            }
+        };
+        self.closing.run_until_cancelled(work).await;
     }
 
     /// Proposes what retention asks for, while this node leads, until the engine stops.

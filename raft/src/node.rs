@@ -294,6 +294,7 @@ impl Node {
         tasks.spawn(engine.clone().watch_standing());
         tasks.spawn(engine.clone().keep_history());
         tasks.spawn(engine.clone().keep_retention());
+        tasks.spawn(engine.clone().uncache_journal());
         form_or_join(&engine).await?;
         Ok(Node {
             engine,

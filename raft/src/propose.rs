@@ -14,11 +14,12 @@ use crate::peer::frame::Lane;
 use crate::peer::wire::{Proposed, kind};
 use crate::room::Shortage;
 use crate::runtime::new_uuid;
+use crate::state::Reads;
 use crate::types::{Payload, PeerNode, Reply, TypeConfig};
 use bytes::Bytes;
 use onward_statemachine::apply::{self, ENVELOPE_BYTES_MAX};
 use onward_statemachine::ports::{BoxFuture, Proposal, ProposeError, Proposer};
-use onward_statemachine::{CommandId, Envelope, Fault, Millis, NodeId, Outcome, codec};
+use onward_statemachine::{CommandId, Envelope, Fault, Millis, NodeId, Outcome, codec, foresight};
 use openraft::errors::ClientWriteError;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -140,7 +141,11 @@ impl Engine {
             let in_flight = self.counters.submissions_in_flight.load(Relaxed) as u64;
             return answer(Proposed::Overloaded { in_flight });
         };
-        match self.state.try_read(|view| apply::rehearse(view, &envelope)) {
+        let rehearsed = self.state.try_read(|view| {
+            let reads = Reads::ahead(view, foresight::of_command(&envelope.command))?;
+            apply::rehearse(&reads, &envelope)
+        });
+        match rehearsed {
             Ok(()) => {}
             Err(fault @ Fault::Store(_)) => die("reading the state", fault),
             Err(fault) => {

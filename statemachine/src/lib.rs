@@ -24,6 +24,7 @@ pub mod deployments;
 pub mod digest;
 pub mod dump;
 pub mod footprint;
+pub mod foresight;
 pub mod hash;
 pub mod history;
 mod ids;

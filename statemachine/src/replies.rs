@@ -26,6 +26,11 @@ pub(crate) fn find(view: &dyn View, id: CommandId) -> Result<Option<Outcome>, Fa
     REPLIES.get(view, &id.0.as_u128())
 }
 
+/// The key of the row that [`find`] reads.
+pub(crate) fn key(id: CommandId) -> Vec<u8> {
+    REPLIES.key(&id.0.as_u128())
+}
+
 /// Whether the id is young enough that a duplicate of it would be recognised.
 pub(crate) fn check(id: CommandId, now: Millis) -> Result<(), Refusal> {
     let made = id.time().ok_or(Refusal::CommandIdVersion { id })?;

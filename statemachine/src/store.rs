@@ -51,6 +51,11 @@ pub trait View {
     /// The value at `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
 
+    /// The values at `keys`, in their order.
+    fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
     /// Visits the rows whose keys are at least `from` and less than `to` (an empty `to` is no bound).
     fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: Visit<'_>) -> Result<(), Fault>;
 }

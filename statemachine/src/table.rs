@@ -25,7 +25,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         }
     }
 
-    fn key(&self, key: &K) -> Vec<u8> {
+    /// The key as it is stored, with the prefix of the table.
+    pub(crate) fn key(&self, key: &K) -> Vec<u8> {
         let mut bytes = vec![self.prefix];
         key.encode(&mut bytes);
         bytes

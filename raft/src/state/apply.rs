@@ -16,7 +16,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::system::{self, Mark};
 use onward_statemachine::{
-    Changes, Command, Envelope, Fault, Outcome, Revision, Txn, View, apply, digest, keys,
+    Changes, Command, Envelope, Fault, Outcome, Revision, Txn, View, apply, digest, foresight, keys,
 };
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
@@ -242,7 +242,13 @@ fn apply_all(
     answers: &mut Answers,
     kept: &mut Kept,
 ) -> Result<Evolved, Fault> {
-    let reads = Reads::of(view);
+    let mut foreseen = Vec::new();
+    for entry in &entries {
+        if let Body::Command(envelope) = &entry.body {
+            foresight::of_envelope(envelope, &mut foreseen);
+        }
+    }
+    let reads = Reads::ahead(view, foreseen)?;
     let mut txn = Txn::new(&reads);
     let floor_before = system::gate(&txn)?.journal_floor;
     let mut mark = None;

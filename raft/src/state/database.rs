@@ -8,12 +8,13 @@ use super::hash::Kept;
 use crate::log::record::StoredNodes;
 use crate::log::stored::{decode_log_id, encode_log_id, invalid, other};
 use crate::types::{LogId, StoredMembership};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal, keys};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
-    WriteOptions,
+    WriteOptions, properties,
 };
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -31,7 +32,8 @@ const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
 const HASH: &[u8] = b"hash";
 
-/// Values of objects from this size on live in blob files, out of the way of compaction.
+/// Values from this size on live in blob files, out of the way of compaction; not those of the journal, which is not
+/// written again.
 const BLOB_BYTES_MIN: u64 = 4 << 10;
 /// Files in which half of so many rows in a row are deletions, or of all, are compacted early.
 const DELETIONS_WINDOW: usize = 4096;
@@ -102,6 +104,10 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn cut_journal(&self, floor: Revision) -> io::Result<()>;
     /// Makes everything written durable.
     fn flush(&self) -> io::Result<()>;
+    /// Another number where files of the journal may have come or gone.
+    fn journal_version(&self) -> u64;
+    /// Has the page cache let go of the journal's files.
+    fn uncache_journal(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
     fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
 }
@@ -299,7 +305,7 @@ fn family_options(name: &str, write_buffer_bytes: usize, cache: &Cache) -> Optio
         options.set_memtable_whole_key_filtering(true);
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_SHARE);
     }
-    if name == OBJECT_BYTES || name == ROWS || name == JOURNAL {
+    if name == OBJECT_BYTES || name == ROWS {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
         options.set_blob_compression_type(DBCompressionType::Lz4);
@@ -330,6 +336,7 @@ impl StateDisk for RocksState {
 
     fn view(&self, read: &mut dyn FnMut(&dyn View)) {
         read(&RocksView {
+            db: &self.db,
             families: self.families(),
             snapshot: self.db.snapshot(),
         });
@@ -369,6 +376,26 @@ impl StateDisk for RocksState {
             .map_err(other)
     }
 
+    fn journal_version(&self) -> u64 {
+        let version = self
+            .db
+            .property_int_value_cf(self.family(JOURNAL), properties::CURRENT_SUPER_VERSION_NUMBER);
+        version.ok().flatten().unwrap_or_default()
+    }
+
+    fn uncache_journal(&self) -> io::Result<()> {
+        let live = self.db.live_files().map_err(other)?;
+        for file in live.iter().filter(|file| file.column_family_name == JOURNAL) {
+            let path = self.db.path().join(file.name.trim_start_matches('/'));
+            match std::fs::File::open(path) {
+                Ok(file) => posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn checkpoint(&self, path: &Path) -> io::Result<Standing> {
         let checkpoint = Checkpoint::new(&self.db).map_err(other)?;
         checkpoint.create_checkpoint(path).map_err(other)?;
@@ -389,6 +416,7 @@ const EDGES: [&[u8]; 7] = [
 
 /// A snapshot of the database as one ordered space of keys.
 struct RocksView<'a> {
+    db: &'a DB,
     families: Families<'a>,
     snapshot: Snapshot<'a>,
 }
@@ -402,6 +430,25 @@ impl View for RocksView<'_> {
         self.snapshot
             .get_cf(self.families.of(key), key)
             .map_err(store_fault)
+    }
+
+    fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+        if let [key] = keys {
+            return Ok(vec![self.get(key)?]);
+        }
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        let mut values = Vec::with_capacity(keys.len());
+        let family = |key: &Vec<u8>| std::ptr::from_ref(self.families.of(key));
+        for alike in keys.chunk_by(|one, other| family(one) == family(other)) {
+            let found = self
+                .db
+                .batched_multi_get_cf_opt(self.families.of(&alike[0]), alike, false, &options);
+            for value in found {
+                values.push(value.map_err(store_fault)?.map(|value| value.to_vec()));
+            }
+        }
+        Ok(values)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: Visit<'_>) -> Result<(), Fault> {
@@ -507,6 +554,74 @@ mod tests {
             files, written,
             "the files that were flushed, and no other was written"
         );
+    }
+
+    #[test]
+    fn rows_that_are_read_together_are_those_that_are_read_one_by_one() {
+        let dir = tempfile::tempdir().expect("makes a directory");
+        let state = RocksState::open(&dir.path().join("state")).expect("opens");
+        let key = |table: u8, number: u8| vec![table, number];
+        let row = |table, number, value: &str| (key(table, number), Some(value.into()));
+        let long = "long".repeat(4 << 10);
+        let written = [
+            row(keys::KV, 1, "flushed"),
+            row(keys::KV, 2, "overwritten"),
+            row(keys::KV, 3, "deleted"),
+            row(keys::KV, 4, &long),
+            row(keys::REPLIES, 1, "reply"),
+        ];
+        state.put(Changes::from(written)).expect("writes");
+        state.flush().expect("flushes");
+        let newer = [row(keys::KV, 2, "newer"), (key(keys::KV, 3), None)];
+        state.put(Changes::from(newer)).expect("writes");
+        let mut asked: Vec<_> = (0..6).map(|number| key(keys::KV, number)).collect();
+        asked.extend([key(keys::REPLIES, 1), key(keys::KV, 1), key(keys::REPLIES, 9)]);
+        state.view(&mut |view| {
+            let later = row(keys::KV, 5, "after the view");
+            state.put(Changes::from([later])).expect("writes");
+            let one_by_one: Result<Vec<_>, _> = asked.iter().map(|key| view.get(key)).collect();
+            let together = view.get_many(&asked).expect("reads");
+            assert_eq!(together, one_by_one.expect("reads"));
+            let there: Vec<_> = together.iter().map(Option::is_some).collect();
+            assert_eq!(there, [false, true, true, false, true, false, true, true, false]);
+        });
+    }
+
+    #[test]
+    fn the_page_cache_lets_go_of_the_journal_and_of_nothing_else() {
+        /// Whether a file can be read without asking the disk.
+        fn is_cached(path: &Path) -> bool {
+            let file = std::fs::File::open(path).expect("opens");
+            let mut byte = [0];
+            let mut buffers = [io::IoSliceMut::new(&mut byte)];
+            match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+                Ok(_) => true,
+                Err(Errno::AGAIN) => false,
+                Err(error) => panic!("reading {} failed: {error}", path.display()),
+            }
+        }
+        use rustix::io::{Errno, ReadWriteFlags};
+
+        let dir = tempfile::tempdir().expect("makes a directory");
+        let state = RocksState::open(&dir.path().join("state")).expect("opens");
+        let version = state.journal_version();
+        let rows = [keys::JOURNAL, keys::KV].map(|table| (vec![table, 1], Some(vec![7; 9 << 10])));
+        state.put(Changes::from(rows)).expect("writes");
+        state.flush().expect("flushes");
+        assert_ne!(state.journal_version(), version);
+        let of = |family: &str| {
+            let live = state.db.live_files().expect("lists files");
+            let file = live.into_iter().find(|file| file.column_family_name == family);
+            let name = file.expect("has a file").name;
+            state.db.path().join(name.trim_start_matches('/'))
+        };
+        assert!(is_cached(&of(JOURNAL)));
+        state.uncache_journal().expect("lets go");
+        assert!(!is_cached(&of(JOURNAL)));
+        assert!(is_cached(&of(ROWS)));
+        let blobs = std::fs::read_dir(state.db.path()).expect("lists").flatten();
+        let blobs = blobs.filter(|file| file.path().extension() == Some("blob".as_ref()));
+        assert_eq!(blobs.count(), 1, "that of the long row, and none of the journal");
     }
 
     #[test]

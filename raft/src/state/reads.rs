@@ -4,31 +4,60 @@ use onward_statemachine::{Fault, Order, View, Visit, digest};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Longer values are read again rather than kept twice.
-const VALUE_BYTES_MAX: usize = 4 << 10;
+/// About how many bytes of values are kept: what goes beyond is read again.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// How many rows are read together: as many as RocksDB takes at a time (`MultiGetContext::MAX_BATCH_SIZE`). Their
+/// values are in memory at once.
+const TOGETHER: usize = 32;
 
 /// A view that does not change meanwhile, and what was read of it.
-pub(super) struct Reads<'a> {
+pub(crate) struct Reads<'a> {
     view: &'a dyn View,
-    known: RefCell<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    known: RefCell<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    rows: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Known {
+    fn keep(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let length = value.as_ref().map_or(0, Vec::len);
+        if self.bytes + length <= KEPT_BYTES_MAX {
+            self.bytes += length;
+            self.rows.insert(key, value);
+        }
+    }
 }
 
 impl<'a> Reads<'a> {
-    pub(super) fn of(view: &'a dyn View) -> Self {
-        let known = RefCell::default();
-        Reads { view, known }
+    /// Reads the rows of `keys` together, before anybody asks for them.
+    pub(crate) fn ahead(view: &'a dyn View, mut keys: Vec<Vec<u8>>) -> Result<Self, Fault> {
+        keys.sort_unstable();
+        keys.dedup();
+        let mut known = Known::default();
+        while !keys.is_empty() {
+            let some: Vec<_> = keys.drain(keys.len().saturating_sub(TOGETHER)..).collect();
+            let values = view.get_many(&some)?;
+            for (key, value) in some.into_iter().zip(values) {
+                known.keep(key, value);
+            }
+        }
+        let known = RefCell::new(known);
+        Ok(Reads { view, known })
     }
 }
 
 impl View for Reads<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        if let Some(value) = self.known.borrow().get(key) {
+        if let Some(value) = self.known.borrow().rows.get(key) {
             return Ok(value.clone());
         }
         let value = self.view.get(key)?;
-        let is_short = value.as_ref().is_none_or(|value| value.len() <= VALUE_BYTES_MAX);
-        if is_short && digest::is_summed(key) {
-            self.known.borrow_mut().insert(key.to_vec(), value.clone());
+        if digest::is_summed(key) {
+            self.known.borrow_mut().keep(key.to_vec(), value.clone());
         }
         Ok(value)
     }

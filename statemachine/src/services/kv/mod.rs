@@ -13,7 +13,7 @@ mod types;
 pub use command::{Command, Refusal, decide};
 pub use event::Event;
 pub(crate) use event::evolve;
-pub(crate) use query::check;
 pub use query::{Cursor, Listing, get, range};
+pub(crate) use query::{check, foresee};
 pub(crate) use types::TABLES;
 pub use types::*;

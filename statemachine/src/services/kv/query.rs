@@ -1,3 +1,4 @@
+use super::Command;
 use super::types::*;
 use crate::check::Violation;
 use crate::store::{Fault, Order, View};
@@ -8,6 +9,27 @@ use std::ops::ControlFlow;
 /// The pair at `key`.
 pub fn get(view: &dyn View, key: &Key) -> Result<Option<Pair>, Fault> {
     PAIRS.get(view, &key.0)
+}
+
+/// The keys of rows that deciding and evolving `command` reads, where it names them one by one.
+pub(crate) fn foresee(command: &Command, keys: &mut Vec<Vec<u8>>) {
+    let mut push = |key: &Key| keys.push(PAIRS.key(&key.0));
+    match command {
+        Command::Put { key, .. } => push(key),
+        Command::Delete { keys, .. } => {
+            if let Selection::Key(key) = keys {
+                push(key);
+            }
+        }
+        Command::Txn { then, .. } => {
+            for op in then {
+                match op {
+                    Op::Get(key) | Op::Put { key, .. } | Op::Delete(Selection::Key(key)) => push(key),
+                    Op::Delete(Selection::Prefix(_)) => {}
+                }
+            }
+        }
+    }
 }
 
 /// Where a listing goes on: after this key.
