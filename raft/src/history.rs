@@ -127,16 +127,17 @@ impl Engine {
     }
 
     /// Keeps the journal out of the page cache, until the engine stops.
-    pub(crate) async fn uncache_journal(self: Arc<Self>) {
+    pub(crate) async fn keep_journal_uncached(self: Arc<Self>) {
         let work = async {
-            let mut seen = (0, 0);
+            let mut seen = None;
             loop {
                 tokio::time::sleep(UNCACHE_INTERVAL).await;
-                let engine = self.clone();
-                let Ok(now) = blocking(move || engine.state.uncache_journal(seen)).await else {
-                    return;
-                };
-                seen = now;
+                let version = Some(self.state.journal_version());
+                if seen != version {
+                    seen = version;
+                    let engine = self.clone();
+                    drop(blocking(move || engine.state.uncache_journal()).await);
+                }
             }
         };
         self.closing.run_until_cancelled(work).await;

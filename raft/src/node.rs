@@ -294,7 +294,7 @@ impl Node {
         tasks.spawn(engine.clone().watch_standing());
         tasks.spawn(engine.clone().keep_history());
         tasks.spawn(engine.clone().keep_retention());
-        tasks.spawn(engine.clone().uncache_journal());
+        tasks.spawn(engine.clone().keep_journal_uncached());
         form_or_join(&engine).await?;
         Ok(Node {
             engine,

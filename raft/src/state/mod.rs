@@ -229,19 +229,20 @@ impl State {
         self.generation().disk().flush()
     }
 
-    /// Has the page cache let go of what it has of the journal, where that is not `seen` yet; returns what was seen.
-    ///
-    /// The journal is half of what is written, is written once and seldom read: its pages would only take the place of
-    /// others. And pages that are used again are quick, where a virtual machine has to be given each one it uses first.
-    pub(crate) fn uncache_journal(&self, seen: (u64, u64)) -> (u64, u64) {
+    /// Another one where files of the journal may have come or gone.
+    pub(crate) fn journal_version(&self) -> (u64, u64) {
         let generation = self.generation();
-        let now = (generation.number, generation.disk().journal_version());
-        if now != seen
-            && let Err(error) = generation.disk().uncache_journal()
-        {
+        (generation.number, generation.disk().journal_version())
+    }
+
+    /// Has the page cache let go of the journal.
+    ///
+    /// It is half of what is written, is written once and seldom read: its pages would only take the place of others. And
+    /// pages that are used again are quick, where a virtual machine has to be given each that it uses for the first time.
+    pub(crate) fn uncache_journal(&self) {
+        if let Err(error) = self.generation().disk().uncache_journal() {
             tracing::debug!(%error, "the journal stays in the page cache");
         }
-        now
     }
 
     fn generation(&self) -> Arc<Generation> {
@@ -301,7 +302,7 @@ impl State {
         checked.1.clone_from(&files);
         drop(checked);
         // They were read, to be listed with their checksums.
-        self.uncache_journal((0, 0));
+        self.uncache_journal();
         let sealed = snapshot::seal(&self.files, &temporary, &root, &Manifest::new(&standing, files))?;
         self.counters.snapshots_built.fetch_add(1, Relaxed);
         self.counters.snapshot_build.count(begun.elapsed());
