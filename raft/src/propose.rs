@@ -142,7 +142,7 @@ impl Engine {
             return answer(Proposed::Overloaded { in_flight });
         };
         let rehearsed = self.state.try_read(|view| {
-            let reads = Reads::ahead(view, foresight::of_command(&envelope.command))?;
+            let reads = Reads::ahead(view, foresight::of_command(&envelope.command).collect())?;
             apply::rehearse(&reads, &envelope)
         });
         match rehearsed {

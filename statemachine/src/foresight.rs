@@ -5,29 +5,26 @@ use crate::command::{Command, Envelope};
 use crate::replies;
 use crate::services;
 
+/// Of one command, no more keys than this: what goes beyond is read when it is asked for, if it is not refused.
+const KEYS_MAX: usize = 4096;
+
 /// The keys of rows that rehearsing `command` reads. There may be others; it changes nothing where one is not read.
-pub fn of_command(command: &Command) -> Vec<Vec<u8>> {
-    let mut keys = Vec::new();
-    collect(command, &mut keys);
-    keys
+pub fn of_command(command: &Command) -> impl Iterator<Item = Vec<u8>> {
+    let commands = match command {
+        Command::Batch(commands) => commands,
+        command => std::slice::from_ref(command),
+    };
+    let pairs = commands.iter().filter_map(|command| match command {
+        Command::Kv(command) => Some(command),
+        _ => None,
+    });
+    pairs.flat_map(services::kv::foresee).take(KEYS_MAX)
 }
 
-/// The keys of rows that applying `envelope` reads: those of its command, and that of its reply.
-pub fn of_envelope(envelope: &Envelope, keys: &mut Vec<Vec<u8>>) {
-    keys.push(replies::key(envelope.command_id));
-    collect(&envelope.command, keys);
-}
-
-fn collect(command: &Command, keys: &mut Vec<Vec<u8>>) {
-    match command {
-        Command::Batch(commands) => {
-            for command in commands {
-                collect(command, keys);
-            }
-        }
-        Command::Kv(command) => services::kv::foresee(command, keys),
-        _ => {}
-    }
+/// The keys of rows that applying `envelope` reads: that of its reply, and those of its command.
+pub fn of_envelope(envelope: &Envelope) -> impl Iterator<Item = Vec<u8>> {
+    let reply = replies::key(envelope.command_id);
+    std::iter::once(reply).chain(of_command(&envelope.command))
 }
 
 #[cfg(test)]
@@ -89,8 +86,7 @@ mod tests {
             proposed_at: Millis(0),
             command: Command::Batch(commands),
         };
-        let mut foreseen = Vec::new();
-        of_envelope(&envelope, &mut foreseen);
+        let foreseen: Vec<_> = of_envelope(&envelope).collect();
         assert_eq!(foreseen.len(), 6);
         let watched = Watched::default();
         apply::apply_envelope(&mut Txn::new(&watched), Revision(1), envelope).expect("applies");
@@ -98,5 +94,15 @@ mod tests {
         for key in foreseen {
             assert!(read.contains(&key), "{key:02x?} is not read");
         }
+    }
+    #[test]
+    fn of_more_than_a_command_takes_it_foresees_no_more() {
+        let ops = (0..KEYS_MAX * 2).map(|number| Op::Get(Key(number.to_string().into())));
+        let command = Command::Kv(kv::Command::Txn {
+            compares: Vec::new(),
+            then: ops.collect(),
+            otherwise: Vec::new(),
+        });
+        assert_eq!(of_command(&command).count(), KEYS_MAX);
     }
 }

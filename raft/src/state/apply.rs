@@ -242,13 +242,12 @@ fn apply_all(
     answers: &mut Answers,
     kept: &mut Kept,
 ) -> Result<Evolved, Fault> {
-    let mut foreseen = Vec::new();
-    for entry in &entries {
-        if let Body::Command(envelope) = &entry.body {
-            foresight::of_envelope(envelope, &mut foreseen);
-        }
-    }
-    let reads = Reads::ahead(view, foreseen)?;
+    let commands = entries.iter().filter_map(|entry| match &entry.body {
+        Body::Command(envelope) => Some(envelope),
+        Body::Blank | Body::Membership(_) => None,
+    });
+    let foreseen = commands.flat_map(|envelope| foresight::of_envelope(envelope));
+    let reads = Reads::ahead(view, foreseen.collect())?;
     let mut txn = Txn::new(&reads);
     let floor_before = system::gate(&txn)?.journal_floor;
     let mut mark = None;

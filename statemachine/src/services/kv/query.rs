@@ -11,24 +11,24 @@ pub fn get(view: &dyn View, key: &Key) -> Result<Option<Pair>, Fault> {
     PAIRS.get(view, &key.0)
 }
 
-/// The keys of rows that deciding and evolving `command` reads, where it names them one by one.
-pub(crate) fn foresee(command: &Command, keys: &mut Vec<Vec<u8>>) {
-    let mut push = |key: &Key| keys.push(PAIRS.key(&key.0));
-    match command {
-        Command::Put { key, .. } => push(key),
-        Command::Delete { keys, .. } => {
-            if let Selection::Key(key) = keys {
-                push(key);
-            }
-        }
-        Command::Txn { then, .. } => {
-            for op in then {
-                match op {
-                    Op::Get(key) | Op::Put { key, .. } | Op::Delete(Selection::Key(key)) => push(key),
-                    Op::Delete(Selection::Prefix(_)) => {}
-                }
-            }
-        }
+/// The keys of rows that the operations of `command` read, where they name them one by one and its conditions hold.
+pub(crate) fn foresee(command: &Command) -> impl Iterator<Item = Vec<u8>> {
+    let (key, ops): (Option<&Key>, &[Op]) = match command {
+        Command::Put { key, .. } => (Some(key), &[]),
+        Command::Delete { keys, .. } => (named(keys), &[]),
+        Command::Txn { then, .. } => (None, then),
+    };
+    let of_ops = ops.iter().filter_map(|op| match op {
+        Op::Get(key) | Op::Put { key, .. } => Some(key),
+        Op::Delete(keys) => named(keys),
+    });
+    key.into_iter().chain(of_ops).map(|key| PAIRS.key(&key.0))
+}
+
+fn named(keys: &Selection) -> Option<&Key> {
+    match keys {
+        Selection::Key(key) => Some(key),
+        Selection::Prefix(_) => None,
     }
 }
 
