@@ -1,11 +1,12 @@
 //! Some nodes in this process, each on a directory and a port of its own, and what tests ask of them.
 
 use onward_raft::{Config, InitialMember, Node, SnapshotPolicy};
-use onward_statemachine::hash::state_hash;
+use onward_statemachine::hash::StateHasher;
 use onward_statemachine::ports::{Freshness, Proposal, Role};
 use onward_statemachine::services::kv;
-use onward_statemachine::{Actor, Command, NodeId, Outcome, Revision, journal};
+use onward_statemachine::{Actor, Command, NodeId, Order, Outcome, Revision, journal, keys};
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -86,8 +87,21 @@ pub fn count(node: &Node, name: &str) -> Option<u64> {
     metric.map(|metric| metric.reading.number())
 }
 
+/// A hash over the rows of the domains: the members settle some things among themselves at any time.
 pub fn hash(node: &Node) -> u64 {
-    node.reader().read(state_hash)
+    node.reader().read(|view| {
+        let mut hasher = StateHasher::new(Revision(0));
+        view.scan(
+            &[keys::MACHINES],
+            &[keys::BASE],
+            Order::Ascending,
+            &mut |key, value| {
+                hasher.row(key, value);
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(hasher.finish())
+    })
 }
 
 /// Records of what was demanded from outside: the members settle some things among themselves.
