@@ -136,7 +136,9 @@ impl Engine {
                 if seen != version {
                     seen = version;
                     let engine = self.clone();
-                    drop(blocking(move || engine.state.uncache_journal()).await);
+                    if let Ok(Err(error)) = blocking(move || engine.state.uncache_journal()).await {
+                        tracing::debug!(%error, "the journal stays in the page cache");
+                    }
                 }
             }
         };

@@ -191,6 +191,10 @@ impl StateDisk for SimulatedState {
         0
     }
 
+    fn journal_files(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn uncache_journal(&self) -> io::Result<()> {
         Ok(())
     }

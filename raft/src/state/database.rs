@@ -60,9 +60,10 @@ const WRITE_BUFFER_SPREAD: usize = WRITE_BUFFER_BYTES / 3;
 const WRITE_BUFFERS_BYTES: usize = 192 << 20;
 /// The log is on the same disk, and a sync of it waits behind whatever else is written. So files are written out as they
 /// grow, and flushes and compactions go at a pace that follows how much there is to write, at most this many bytes a second
-/// and at least a twentieth of it (`NewGenericRateLimiter`, `auto_tuned`).
+/// and at least a twentieth of it (`NewGenericRateLimiter`, `auto_tuned`). It follows by a twentieth every five seconds, so
+/// the least has to be enough for the busiest node, whose writes would wait otherwise.
 const SYNC_BYTES: u64 = 1 << 20;
-const FLUSH_BYTES_PER_SECOND: i64 = 1 << 30;
+const FLUSH_BYTES_PER_SECOND: i64 = 4 << 30;
 const FLUSH_REFILL_US: i64 = 50_000;
 /// How often what waits with low priority goes first: RocksDB's default.
 const FLUSH_FAIRNESS: i32 = 10;
@@ -106,7 +107,9 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn flush(&self) -> io::Result<()>;
     /// Another number where files of the journal may have come or gone.
     fn journal_version(&self) -> u64;
-    /// Has the page cache let go of the journal's files.
+    /// The names of the journal's files.
+    fn journal_files(&self) -> io::Result<Vec<String>>;
+    /// Has the page cache let go of them.
     fn uncache_journal(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
     fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
@@ -383,11 +386,17 @@ impl StateDisk for RocksState {
         version.ok().flatten().unwrap_or_default()
     }
 
-    fn uncache_journal(&self) -> io::Result<()> {
+    fn journal_files(&self) -> io::Result<Vec<String>> {
         let live = self.db.live_files().map_err(other)?;
-        for file in live.iter().filter(|file| file.column_family_name == JOURNAL) {
-            let path = self.db.path().join(file.name.trim_start_matches('/'));
-            match std::fs::File::open(path) {
+        let of_journal = live.iter().filter(|file| file.column_family_name == JOURNAL);
+        Ok(of_journal
+            .map(|file| file.name.trim_start_matches('/').to_owned())
+            .collect())
+    }
+
+    fn uncache_journal(&self) -> io::Result<()> {
+        for name in self.journal_files()? {
+            match std::fs::File::open(self.db.path().join(name)) {
                 Ok(file) => posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

@@ -35,7 +35,7 @@ pub(crate) use reads::Reads;
 
 use crate::counters::Counters;
 use crate::fault::die;
-use crate::files::Files;
+use crate::files::{Files, Open};
 use crate::host::{Host, Stores};
 use crate::log::stored::invalid;
 use crate::runtime::{new_uuid, watch};
@@ -62,7 +62,7 @@ pub(crate) struct State {
     stores: Arc<dyn Stores>,
     generation: RwLock<Arc<Generation>>,
     snapshot: Mutex<Option<SnapshotHandle>>,
-    /// The files of the last snapshot, and the generation that they are of. Their checksums are those of when they were
+    /// The files of the last snapshot and newer ones of the journal, and the generation that they are of. Their checksums are those of when they were
     /// first listed: what a disk makes of them later is damage, and is not passed on as a snapshot.
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
@@ -235,14 +235,25 @@ impl State {
         (generation.number, generation.disk().journal_version())
     }
 
-    /// Has the page cache let go of the journal.
+    /// Has the page cache let go of the journal, once its files are listed with their checksums: a snapshot does not read
+    /// them for that any more.
     ///
     /// It is half of what is written, is written once and seldom read: its pages would only take the place of others. And
     /// pages that are used again are quick, where a virtual machine has to be given each that it uses for the first time.
-    pub(crate) fn uncache_journal(&self) {
-        if let Err(error) = self.generation().disk().uncache_journal() {
-            tracing::debug!(%error, "the journal stays in the page cache");
+    pub(crate) fn uncache_journal(&self) -> io::Result<()> {
+        let generation = self.generation();
+        for name in generation.disk().journal_files()? {
+            let mut checked = self.checked();
+            // A snapshot that is being installed brings another list.
+            if checked.0 != generation.number {
+                return Ok(());
+            }
+            if !checked.1.iter().any(|listed| listed.name == name) {
+                let file = self.files.open(&generation.path.join(&name), Open::Read)?;
+                checked.1.push(snapshot::list_file(&*file, name)?);
+            }
         }
+        generation.disk().uncache_journal()
     }
 
     fn generation(&self) -> Arc<Generation> {
@@ -301,8 +312,6 @@ impl State {
         let files = snapshot::list_files(&*self.files, &temporary, &checked.1)?;
         checked.1.clone_from(&files);
         drop(checked);
-        // They were read, to be listed with their checksums.
-        self.uncache_journal();
         let sealed = snapshot::seal(&self.files, &temporary, &root, &Manifest::new(&standing, files))?;
         self.counters.snapshots_built.fetch_add(1, Relaxed);
         self.counters.snapshot_build.count(begun.elapsed());

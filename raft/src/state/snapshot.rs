@@ -240,16 +240,22 @@ pub(crate) fn list_files(
         let same = known
             .iter()
             .find(|file| immutable && file.name == name && file.bytes == bytes);
-        let crc = match same {
-            Some(file) => file.crc,
-            None => {
-                file.sync()?;
-                checksum(&*file)?
-            }
-        };
-        found.push(SnapshotFile { name, bytes, crc });
+        found.push(match same {
+            Some(file) => file.clone(),
+            None => list_file(&*file, name)?,
+        });
     }
     Ok(found)
+}
+
+/// Syncs a file, and lists it with its checksum.
+pub(crate) fn list_file(file: &dyn File, name: String) -> io::Result<SnapshotFile> {
+    file.sync()?;
+    Ok(SnapshotFile {
+        name,
+        bytes: file.length()?,
+        crc: checksum(file)?,
+    })
 }
 
 fn checksum(file: &dyn File) -> io::Result<u32> {
