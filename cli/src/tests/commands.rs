@@ -15,21 +15,13 @@ fn problem(status: u16, code: &str, detail: &str) -> Answer {
 /// Runs a command against a server that answers everything with `status` and `body`.
 pub(super) fn against(status: u16, body: Value, arguments: &[&str]) -> (Ran, Vec<Request>) {
     let server = Server::start(move |_| Some(Answer::json(status, &body)));
-    let ran = Setting {
-        server: server.url(),
-        ..Setting::default()
-    }
-    .run(arguments);
+    let ran = Setting::of(&server).run(arguments);
     (ran, server.seen())
 }
 
 fn refused(status: u16, code: &'static str, arguments: &[&str]) -> Ran {
     let server = Server::start(move |_| Some(problem(status, code, "the object and the rule")));
-    Setting {
-        server: server.url(),
-        ..Setting::default()
-    }
-    .run(arguments)
+    Setting::of(&server).run(arguments)
 }
 
 #[test]
@@ -78,19 +70,13 @@ fn nobody_there_is_unreachable_and_a_lost_answer_is_unknown() {
     assert_eq!(nobody.run(&["--timeout", "300ms", "kv", "put", "k", "v"]).code, 3);
 
     let no_majority = Server::start(|_| Some(problem(503, "no_leader", "no leader is known")));
-    let setting = Setting {
-        server: no_majority.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&no_majority);
     let ran = setting.run(&["--timeout", "300ms", "kv", "put", "k", "v"]);
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.error.contains("no leader is known"), "{ran:?}");
 
     let silent = Server::start(|_| None);
-    let setting = Setting {
-        server: silent.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&silent);
     let ran = setting.run(&["--timeout", "300ms", "kv", "put", "k", "v"]);
     assert_eq!(ran.code, 4, "{ran:?}");
     let ids: Vec<_> = silent
@@ -171,10 +157,7 @@ fn lists_are_read_to_their_end_or_limit() {
         ))
     };
     let server = Server::start(pages);
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["kv", "list"]);
     assert_eq!(
         ran.output,
@@ -255,10 +238,7 @@ fn an_object_is_put_on_top_of_what_is_there() {
             _ => Answer::json(200, &json!({"tid": "00ab", "revision": 5})),
         })
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["object", "put", "1", "hello", "-m", "greeting"]);
     assert_eq!(
         (ran.code, ran.error.as_str()),
@@ -298,10 +278,7 @@ fn a_watch_prints_a_line_for_each_change() {
             _ => stream(format!("event: compacted\ndata: {gone}\n\n")),
         })
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["kv", "watch", "", "--after", "5"]);
     assert_eq!(ran.output, "6 put a x\\ny\n6 deleted b\n");
     assert_eq!((ran.code, ran.error.as_str()), (1, "error: it is gone\n"));
@@ -390,10 +367,7 @@ fn how_far_the_members_are_is_asked_of_the_leader() {
         let leader = leader.url();
         move |_| Some(Answer::json(200, &status_of(1, &leader)))
     });
-    let setting = Setting {
-        server: follower.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&follower);
     let ran = setting.run(&["cluster", "status"]);
     assert_eq!((ran.code, ran.error.as_str()), (0, ""));
     assert_eq!(lags(&ran.output), ["1", "2", "3"]);
@@ -405,10 +379,7 @@ fn how_far_the_members_are_is_asked_of_the_leader() {
 #[test]
 fn a_leader_that_cannot_be_asked_is_named() {
     let follower = Server::start(|_| Some(Answer::json(200, &status_of(1, "http://127.0.0.1:1"))));
-    let setting = Setting {
-        server: follower.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&follower);
     let ran = setting.run(&["cluster", "status"]);
     assert_eq!((ran.code, lags(&ran.output)), (0, vec!["1", "-", "-"]));
     assert!(
@@ -430,10 +401,7 @@ fn another_cluster_at_the_address_of_the_leader_is_not_believed() {
         let stranger = stranger.url();
         move |_| Some(Answer::json(200, &status_of(1, &stranger)))
     });
-    let setting = Setting {
-        server: follower.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&follower);
     let ran = setting.run(&["cluster", "status"]);
     assert_eq!((ran.code, lags(&ran.output)), (0, vec!["1", "-", "-"]));
     assert!(
@@ -476,10 +444,7 @@ fn a_node_that_is_added_is_followed_until_it_votes() {
         };
         Some(Answer::json(200, &status))
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["cluster", "replace", "3", "10.0.0.4:7401"]);
     assert_eq!(
         ran.error,
@@ -502,10 +467,7 @@ fn a_node_that_is_added_and_removed_again_does_not_arrive() {
         }
         Some(Answer::json(200, &body))
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["--quiet", "cluster", "add", "10.0.0.5:7401"]);
     assert_eq!(ran.code, 1);
     assert!(
@@ -530,10 +492,7 @@ fn a_removal_is_confirmed_and_says_what_is_left() {
         }
         Some(Answer::json(200, &body))
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["cluster", "remove", "3", "--yes"]);
     assert_eq!(
         ran.error,
@@ -575,10 +534,7 @@ fn a_boot_document_is_printed_as_it_is_and_its_absence_is_not_found() {
             .to_owned(),
         })
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     assert_eq!(
         setting.run(&["boot", "template", "render", "S1", "ipxe"]).output,
         "#!ipxe\nboot\n"

@@ -6,6 +6,7 @@ mod manifests;
 mod rollouts;
 mod server;
 
+use self::server::Server;
 use crate::output::Streams;
 use crate::{Command, Global};
 use clap::{CommandFactory, Parser};
@@ -57,6 +58,14 @@ impl Write for Buffer {
 }
 
 impl Setting<'_> {
+    /// With this server, and nobody at the terminal.
+    fn of(server: &Server) -> Self {
+        Setting {
+            server: server.url(),
+            ..Setting::default()
+        }
+    }
+
     /// Runs `onward ARGUMENTS`.
     fn run(&self, arguments: &[&str]) -> Ran {
         let mut line = vec!["onward"];

@@ -42,10 +42,7 @@ fn a_deploy_is_followed_step_by_step() {
             None,
         ),
     ]);
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["deploy", "hello", "--ref", "main"]);
     assert_eq!((ran.code, ran.output.as_str()), (0, ""), "{ran:?}");
     let lines: Vec<&str> = ran.error.lines().collect();
@@ -75,10 +72,7 @@ fn a_deploy_that_fails_says_why() {
         true,
         Some("the build exited with 1"),
     )]);
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["-o", "json", "deploy", "hello"]);
     assert_eq!(ran.code, 1);
     assert!(
@@ -95,10 +89,7 @@ fn a_deploy_that_fails_says_why() {
 #[test]
 fn a_deploy_need_not_be_followed_and_is_not_for_ever() {
     let server = deploying(vec![rollout(&["queued", "building"], false, None)]);
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["deploy", "hello", "--no-wait", "-o", "json"]);
     assert_eq!((ran.code, server.seen().len()), (0, 1), "{ran:?}");
     let ran = setting.run(&["rollback", "hello", "3", "--wait", "1ms"]);
@@ -131,10 +122,7 @@ fn an_attempt_that_failed_is_told_with_its_reason() {
             _ => Answer::json(200, &rollout(&["queued", "building", "done"], true, None)),
         })
     });
-    let setting = Setting {
-        server: server.url(),
-        ..Setting::default()
-    };
+    let setting = Setting::of(&server);
     let ran = setting.run(&["deploy", "hello"]);
     let told = "  attempt 1 failed: the build exited with 1; the next one is at 2026-01-01T00:00:02.000Z\n";
     assert!(ran.code == 0 && ran.error.contains(told), "{ran:?}");

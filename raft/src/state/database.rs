@@ -4,59 +4,27 @@
 //! its last entry, and all column families flush together (atomic flush), so whatever a crash leaves is the state as of
 //! exactly the applied id in it; the entries behind it are applied again from the Raft log.
 
+use super::families::{EDGES, FAMILIES, Families, JOURNAL, OBJECT_BYTES, RAFT, REPLIES, ROWS, families};
 use super::hash::Kept;
 use crate::log::record::StoredNodes;
 use crate::log::stored::{decode_log_id, encode_log_id, invalid, other};
 use crate::types::{LogId, StoredMembership};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal, keys};
+use onward_statemachine::{Changes, Fault, Order, Revision, View, Visit, codec, journal};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
+    Cache, ColumnFamily, DB, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions, Snapshot, WriteBatch,
     WriteOptions, properties,
 };
 use serde::{Deserialize, Serialize};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
-
-const ROWS: &str = "rows";
-const JOURNAL: &str = "journal";
-const REPLIES: &str = "replies";
-const OBJECT_BYTES: &str = "object_bytes";
-const RAFT: &str = "raft";
-const FAMILIES: [&str; 5] = [ROWS, JOURNAL, REPLIES, OBJECT_BYTES, RAFT];
 
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
 const HASH: &[u8] = b"hash";
 
-/// Values from this size on live in blob files, out of the way of compaction; not those of the journal, which is not
-/// written again.
-const BLOB_BYTES_MIN: u64 = 4 << 10;
-/// Files in which half of so many rows in a row are deletions, or of all, are compacted early.
-const DELETIONS_WINDOW: usize = 4096;
-/// What one compaction reads, at most, below the first level: it writes as much before it lets go of anything, and the
-/// disk's reserve has to hold that.
-const COMPACTION_BYTES_MAX: u64 = 256 << 20;
-/// By level. What was written lately is soon written again, by the next compaction: there compressing costs more than the
-/// room is worth. Not of the journal, whose files never overlap: where all levels are compressed alike, each goes down from
-/// level to level without being written again.
-const COMPRESSION: [DBCompressionType; 7] = {
-    use DBCompressionType::{Lz4, None};
-    [None, None, Lz4, Lz4, Lz4, Lz4, Lz4]
-};
-/// Once no snapshot needs them any more, RocksDB writes the files of the last level again, without what snapshots kept: not
-/// before they are so old, when most were written again anyhow, and never those of the journal, in which nothing is
-/// overwritten. At once, which is its default, it would write each file twice.
-const REWRITE_AFTER_SECONDS: u32 = 600;
-/// How much of a memtable its filter takes.
-const MEMTABLE_FILTER_SHARE: f64 = 0.02;
-/// What is written before it is flushed: of one family, and of all together.
-const WRITE_BUFFER_BYTES: usize = 64 << 20;
-/// So much less, at random: what nodes write is the same, and where they flush at different times, a majority is quick.
-const WRITE_BUFFER_SPREAD: usize = WRITE_BUFFER_BYTES / 3;
+/// What is written before it is flushed, of all families together.
 const WRITE_BUFFERS_BYTES: usize = 192 << 20;
 /// The log is on the same disk, and a sync of it waits behind whatever else is written. So files are written out as they
 /// grow, and flushes and compactions go at a pace that follows how much there is to write, at most this many bytes a second
@@ -240,81 +208,9 @@ impl RocksState {
     }
 }
 
-/// The column families of keys.
-struct Families<'a> {
-    rows: &'a ColumnFamily,
-    journal: &'a ColumnFamily,
-    replies: &'a ColumnFamily,
-    object_bytes: &'a ColumnFamily,
-}
-
-impl<'a> Families<'a> {
-    /// That of keys that begin so. The bytes of objects in the base are with those of the present.
-    fn of(&self, key: &[u8]) -> &'a ColumnFamily {
-        match key {
-            [keys::JOURNAL, ..] => self.journal,
-            [keys::REPLIES, ..] => self.replies,
-            [keys::OBJECT_BYTES, ..] | [keys::BASE, keys::OBJECT_BYTES, ..] => self.object_bytes,
-            _ => self.rows,
-        }
-    }
-}
-
 /// Takes what a database says of itself, and keeps nothing of it: without one it writes a file.
 pub(crate) fn quiet() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {})
-}
-
-/// All families over one cache: the default one, too, which holds nothing, and would have a cache of its own.
-fn families(cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> + '_ {
-    let random = RandomState::new().build_hasher().finish() as usize;
-    let write_buffer_bytes = WRITE_BUFFER_BYTES - random % WRITE_BUFFER_SPREAD;
-    let names = FAMILIES.into_iter().chain([DEFAULT_COLUMN_FAMILY_NAME]);
-    names.map(move |name| ColumnFamilyDescriptor::new(name, family_options(name, write_buffer_bytes, cache)))
-}
-
-fn family_options(name: &str, write_buffer_bytes: usize, cache: &Cache) -> Options {
-    let rewrite_after = if name == JOURNAL {
-        u32::MAX
-    } else {
-        REWRITE_AFTER_SECONDS
-    };
-    let mut options = Options::default()
-        .get_options_from_string(format!("bottommost_file_compaction_delay={rewrite_after}"))
-        .expect("RocksDB has this option");
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(cache);
-    // The journal is read in order.
-    if name != JOURNAL {
-        blocks.set_bloom_filter(10.0, false);
-    }
-    blocks.set_cache_index_and_filter_blocks(true);
-    // Each look for what is not there asks the filters of all of them.
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    options.set_block_based_table_factory(&blocks);
-    if name == JOURNAL {
-        options.set_compression_type(DBCompressionType::Lz4);
-    } else {
-        options.set_compression_per_level(&COMPRESSION);
-    }
-    options.set_write_buffer_size(write_buffer_bytes);
-    options.set_max_write_buffer_number(4);
-    options.set_max_compaction_bytes(COMPACTION_BYTES_MAX);
-    // Where much was deleted, the room comes back without anybody asking for it.
-    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_WINDOW / 2, 0.5);
-    if name == ROWS || name == REPLIES {
-        // Most looks are for what is not there: the row of a new key, the reply to a new command. A filter in front of
-        // each memtable answers them without a search.
-        options.set_memtable_whole_key_filtering(true);
-        options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_SHARE);
-    }
-    if name == OBJECT_BYTES || name == ROWS {
-        options.set_enable_blob_files(true);
-        options.set_min_blob_size(BLOB_BYTES_MIN);
-        options.set_blob_compression_type(DBCompressionType::Lz4);
-        options.set_enable_blob_gc(true);
-    }
-    options
 }
 
 impl StateDisk for RocksState {
@@ -412,17 +308,6 @@ impl StateDisk for RocksState {
     }
 }
 
-/// Where one column family ends and another begins, in the order of keys.
-const EDGES: [&[u8]; 7] = [
-    &[keys::JOURNAL],
-    &[keys::REPLIES],
-    &[keys::REPLIES + 1],
-    &[keys::OBJECT_BYTES],
-    &[keys::OBJECT_BYTES + 1],
-    &[keys::BASE, keys::OBJECT_BYTES],
-    &[keys::BASE, keys::OBJECT_BYTES + 1],
-];
-
 /// A snapshot of the database as one ordered space of keys.
 struct RocksView<'a> {
     db: &'a DB,
@@ -516,6 +401,7 @@ impl RocksView<'_> {
 mod tests {
     use super::*;
     use crate::types::LeaderId;
+    use onward_statemachine::keys;
     use rocksdb::WaitForCompactOptions;
 
     fn batch(index: u64) -> Batch {

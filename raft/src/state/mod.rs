@@ -19,6 +19,7 @@
 
 mod apply;
 pub(crate) mod database;
+mod families;
 mod frozen;
 pub(crate) mod hash;
 pub(crate) mod past;
