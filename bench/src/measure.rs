@@ -63,7 +63,14 @@ impl Bench<'_> {
                 report.handover = Some(of(run, handovers));
             }
             Part::Rejoin => {
-                let rejoin = rejoin::measure(programs, &dir, plan.rejoin_keys, plan.rest).await?;
+                let rejoin = rejoin::measure(
+                    programs,
+                    &dir,
+                    plan.rejoin_keys,
+                    plan.returns,
+                    plan.rest / plan.returns,
+                )
+                .await?;
                 report.rejoin = Some(of(run, rejoin));
             }
             Part::Rest => report.rest = Some(of(run, self.rest(&dir).await?)),

@@ -47,6 +47,8 @@ pub struct Plan {
     pub restart_keys: u64,
     /// Keys that are stored where a node loses its disk.
     pub rejoin_keys: u64,
+    /// How often a node loses its disk and comes back.
+    pub returns: u32,
     /// How long nobody uses the nodes at rest, and how long the others are not disturbed before one loses its disk.
     pub rest: Duration,
 }
@@ -79,6 +81,7 @@ impl Plan {
             handovers: 20,
             restart_keys: 1_000_000,
             rejoin_keys: 1_000_000,
+            returns: 5,
             rest: Duration::from_secs(20),
         }
     }
@@ -110,6 +113,7 @@ impl Plan {
             handovers: 3,
             restart_keys: 100_000,
             rejoin_keys: 240_000,
+            returns: 1,
             rest: Duration::from_secs(5),
         }
     }

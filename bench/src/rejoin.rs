@@ -12,6 +12,7 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -36,18 +37,25 @@ const SETTLE: Duration = Duration::from_secs(60);
 pub struct Rejoin {
     /// Pairs that were stored.
     pub keys: u64,
-    /// What was sent of the snapshot.
+    /// How often a node lost its disk and came back.
+    #[serde(default = "once")]
+    pub returns: u32,
+    /// What was sent of snapshots, for all returns together.
     pub snapshot_mib: f64,
-    /// From the start of the wiped node until the snapshot was installed.
+    /// From the start of the wiped node until the snapshot was installed, all returns together.
     pub installed_after_ms: u64,
-    /// From its start until it was a voter that has caught up.
+    /// From its start until it was a voter that has caught up, all returns together.
     pub voter_after_ms: u64,
     /// Puts that were due each second, before and meanwhile.
     pub puts_per_second: u64,
-    /// Before, with all three nodes: half of all puts took less, 99 % took less.
+    /// Before each return, with all three nodes: half of all puts took less, 99 % took less.
     pub quiet_ms: (f64, f64),
-    /// The same from its start until it was a voter.
+    /// The same from its start until it was a voter, of all returns.
     pub meanwhile_ms: (f64, f64),
+}
+
+fn once() -> u32 {
+    1
 }
 
 impl Rejoin {
@@ -62,8 +70,15 @@ impl Rejoin {
     }
 }
 
-/// Stores so many pairs in three nodes, takes the disk of a follower away, and has it come back.
-pub async fn measure(programs: &Programs, dir: &Path, keys: u64, quiet: Duration) -> Result<Rejoin> {
+/// Stores so many pairs in three nodes, then takes the disk of a follower away and has it come back, so often, after a
+/// quiet time each. A return takes seconds, in which one wait for the disk is more than 1 % of all puts: hence several.
+pub async fn measure(
+    programs: &Programs,
+    dir: &Path,
+    keys: u64,
+    returns: u32,
+    quiet: Duration,
+) -> Result<Rejoin> {
     let mut system = System::start(Kind::Onward, 3, programs, dir).await?;
     crate::progress(format_args!("rejoin: storing {keys} keys"));
     let values = Values::new(load::VALUE_BYTES);
@@ -82,25 +97,37 @@ pub async fn measure(programs: &Programs, dir: &Path, keys: u64, quiet: Duration
         .map(|index| system.endpoints[index])
         .collect();
     let pace = Pace::start(&staying, &values).await?;
-    let quiet_from = Instant::now();
-    tokio::time::sleep(quiet).await;
-    let quiet_to = Instant::now();
-    system.signal(lost, Signal::SIGKILL)?;
-    system.replace(lost, leader, programs)?;
-    let started = Instant::now();
-    let (installed, snapshot_bytes) = wait_for_snapshot(system.endpoints[lost], started).await?;
-    wait_for_vote(system.endpoints[leader], &system.peers[lost].0, started).await?;
-    let voter = Instant::now();
-    let puts = pace.stop().await?;
-    let rejoin = Rejoin {
+    let (mut before, mut meanwhile) = (Vec::new(), Vec::new());
+    let mut rejoin = Rejoin {
         keys,
-        snapshot_mib: (snapshot_bytes / f64::from(1 << 20) * 10.0).round() / 10.0,
-        installed_after_ms: (installed - started).as_millis() as u64,
-        voter_after_ms: (voter - started).as_millis() as u64,
+        returns,
+        snapshot_mib: 0.0,
+        installed_after_ms: 0,
+        voter_after_ms: 0,
         puts_per_second: PUTS_PER_SECOND,
-        quiet_ms: within(&puts, quiet_from, quiet_to),
-        meanwhile_ms: within(&puts, started, voter),
+        quiet_ms: (0.0, 0.0),
+        meanwhile_ms: (0.0, 0.0),
     };
+    for _ in 0..returns {
+        // What the last return left to do is no part of the quiet.
+        tokio::time::sleep(quiet).await;
+        let quiet_from = Instant::now();
+        tokio::time::sleep(quiet).await;
+        before.push(quiet_from..Instant::now());
+        system.signal(lost, Signal::SIGKILL)?;
+        system.replace(lost, leader, programs)?;
+        let started = Instant::now();
+        let (installed, bytes) = wait_for_snapshot(system.endpoints[lost], started).await?;
+        system.peers[lost].1 = wait_for_vote(system.endpoints[leader], &system.peers[lost], started).await?;
+        let voter = Instant::now();
+        meanwhile.push(started..voter);
+        rejoin.snapshot_mib += (bytes / f64::from(1 << 20) * 10.0).round() / 10.0;
+        rejoin.installed_after_ms += (installed - started).as_millis() as u64;
+        rejoin.voter_after_ms += (voter - started).as_millis() as u64;
+    }
+    let puts = pace.stop().await?;
+    rejoin.quiet_ms = within(&puts, &before);
+    rejoin.meanwhile_ms = within(&puts, &meanwhile);
     crate::progress(format_args!("{:.0} MiB/s: {rejoin:?}", rejoin.mib_per_second()));
     Ok(rejoin)
 }
@@ -155,17 +182,19 @@ async fn wait_for_snapshot(node: SocketAddr, started: Instant) -> Result<(Instan
     }
 }
 
-/// The node at this address takes its place as a voter once it has all that the leader has.
-async fn wait_for_vote(leader: SocketAddr, address: &str, started: Instant) -> Result<()> {
+/// Another node at this peer's address takes its place as a voter once it has all that the leader has: its id.
+async fn wait_for_vote(leader: SocketAddr, (address, lost): &(String, u64), started: Instant) -> Result<u64> {
     let mut client = Client::connect(Kind::Onward, leader).await?;
     loop {
         let body = client
             .send(Method::GET, "/v1/cluster", "application/json", Bytes::new())
             .await?;
         let status: serde_json::Value = serde_json::from_slice(&body)?;
-        let mut members = status["members"].as_array().into_iter().flatten();
-        if members.any(|member| member["peer_address"] == address && member["voter"] == true) {
-            return Ok(());
+        let members = status["members"].as_array().into_iter().flatten();
+        let mut voters =
+            members.filter(|member| member["peer_address"] == **address && member["voter"] == true);
+        if let Some(id) = voters.find_map(|member| member["id"].as_u64().filter(|id| id != lost)) {
+            return Ok(id);
         }
         ensure!(
             started.elapsed() < BACK_DEADLINE,
@@ -230,11 +259,11 @@ async fn write(
     Ok(puts)
 }
 
-/// The median and the p99 of what was due between `from` and `to`, in ms.
-fn within(puts: &[(Instant, Duration)], from: Instant, to: Instant) -> (f64, f64) {
+/// The median and the p99 of what was due in one of these times, in ms.
+fn within(puts: &[(Instant, Duration)], times: &[Range<Instant>]) -> (f64, f64) {
     let mut took: Vec<u64> = puts
         .iter()
-        .filter(|(due, _)| (from..to).contains(due))
+        .filter(|(due, _)| times.iter().any(|time| time.contains(due)))
         .map(|(_, took)| took.as_micros() as u64)
         .collect();
     took.sort_unstable();
@@ -249,16 +278,12 @@ mod tests {
     #[test]
     fn only_what_was_due_in_time_counts() {
         let from = Instant::now();
-        let put = |due_ms, took_ms| {
-            (
-                from + Duration::from_millis(due_ms),
-                Duration::from_millis(took_ms),
-            )
-        };
+        let at = |ms| from + Duration::from_millis(ms);
+        let put = |due_ms, took_ms| (at(due_ms), Duration::from_millis(took_ms));
         let mut puts: Vec<_> = (0..100).map(|place| put(place, place + 1)).collect();
         puts.push(put(500, 9_000));
-        let to = from + Duration::from_millis(100);
-        assert_eq!(within(&puts, from, to), (51.0, 100.0));
-        assert_eq!(within(&puts, to, to), (0.0, 0.0));
+        assert_eq!(within(&puts, &[from..at(100)]), (51.0, 100.0));
+        assert_eq!(within(&puts, &[from..at(50), at(50)..at(100)]), (51.0, 100.0));
+        assert_eq!(within(&puts, &[at(100)..at(100)]), (0.0, 0.0));
     }
 }

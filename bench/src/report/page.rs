@@ -265,10 +265,12 @@ impl Page {
     fn rejoin(&mut self, part: &Part<Rejoin>) {
         self.head("A wiped node comes back while writes go on", &part.run);
         let rejoin = &part.found;
+        let each = |ms: u64| format!("{} ms", ms / u64::from(rejoin.returns.max(1)));
         self.table(
             &[
                 ">keys",
-                ">snapshot",
+                ">returns",
+                ">snapshots",
                 ">installed after",
                 ">speed",
                 ">voter after",
@@ -278,10 +280,11 @@ impl Page {
             ],
             std::iter::once(vec![
                 rejoin.keys.to_string(),
+                rejoin.returns.to_string(),
                 format!("{:.0} MiB", rejoin.snapshot_mib),
-                format!("{} ms", rejoin.installed_after_ms),
+                each(rejoin.installed_after_ms),
                 format!("{:.0} MiB/s", rejoin.mib_per_second()),
-                format!("{} ms", rejoin.voter_after_ms),
+                each(rejoin.voter_after_ms),
                 rejoin.puts_per_second.to_string(),
                 format!("{:.2}, {:.2}", rejoin.quiet_ms.0, rejoin.quiet_ms.1),
                 format!("{:.2}, {:.2}", rejoin.meanwhile_ms.0, rejoin.meanwhile_ms.1),

@@ -4,10 +4,12 @@
 //! that a heartbeat never waits behind bulk data. Each begins with a handshake that names the protocol version, the
 //! cluster and both nodes; a stranger is refused and logged. Every request has a deadline.
 
+mod catch_up;
 pub(crate) mod channel;
 pub(crate) mod frame;
 pub(crate) mod net;
 pub(crate) mod network;
+mod seldom;
 pub(crate) mod server;
 mod session;
 mod transfer;
@@ -20,6 +22,7 @@ use crate::types::PeerNode;
 use channel::Channel;
 use frame::{HandshakeError, Hello, Lane};
 use net::{Net, ReadHalf, WriteHalf};
+use seldom::Seldom;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -27,6 +30,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -48,6 +52,9 @@ pub(crate) struct Peers {
     pub(crate) asked: Arc<Notify>,
     channels: Mutex<BTreeMap<(u64, Lane, String), Arc<Channel>>>,
     transfers: Mutex<BTreeMap<u64, Arc<Progress>>>,
+    /// What is logged of connections that a peer refused, and of those refused here: who is refused soon comes again.
+    refused_there: Seldom,
+    refused_here: Seldom,
     /// What the log keeps for those who take a snapshot.
     pub(crate) holds: Holds,
 }
@@ -93,6 +100,8 @@ impl Peers {
             asked: Arc::default(),
             channels: Mutex::default(),
             transfers: Mutex::default(),
+            refused_there: Seldom::default(),
+            refused_here: Seldom::default(),
             holds: Holds::default(),
         })
     }
@@ -173,11 +182,13 @@ impl Peers {
                 node: there,
             }) => {
                 self.counters.peer_refusals.fetch_add(1, Relaxed);
-                tracing::warn!(
-                    target_node = target, address = %node.peer, ?verdict,
-                    their_cluster = %cluster, their_node = there, our_cluster = %self.cluster,
-                    "a peer refused the connection"
-                );
+                if self.refused_there.is_due(Instant::now()) {
+                    tracing::warn!(
+                        target_node = target, address = %node.peer, ?verdict,
+                        their_cluster = %cluster, their_node = there, our_cluster = %self.cluster,
+                        "a peer refused the connection; others like it are counted, and logged every ten seconds"
+                    );
+                }
             }
             Err(HandshakeError::Io(error)) => {
                 tracing::debug!(target_node = target, address = %node.peer, %error, "a peer cannot be reached");

@@ -91,11 +91,13 @@ async fn welcome(
         return Ok(hello);
     }
     engine.counters().peer_refusals.fetch_add(1, Relaxed);
-    tracing::warn!(
-        %from, ?verdict, their_node = ?hello.map(|hello| hello.from), wanted_node = ?hello.map(|hello| hello.to),
-        their_cluster = ?hello.map(|hello| hello.cluster), our_node = me, our_cluster = %cluster,
-        "a peer connection was refused"
-    );
+    if engine.peers.refused_here.is_due(Instant::now()) {
+        tracing::warn!(
+            %from, ?verdict, their_node = ?hello.map(|hello| hello.from), wanted_node = ?hello.map(|hello| hello.to),
+            their_cluster = ?hello.map(|hello| hello.cluster), our_node = me, our_cluster = %cluster,
+            "a peer connection was refused; others like it are counted, and logged every ten seconds"
+        );
+    }
     Ok(None)
 }
 

@@ -1,5 +1,6 @@
 //! One session of pipelined appends to a follower: what is written when, and which answers count.
 
+use super::catch_up::CatchUp;
 use super::frame::FrameReader;
 use super::net::{ReadHalf, WriteHalf};
 use super::network::{Rpc, decode, network_error};
@@ -200,7 +201,8 @@ impl<'s> Session<'s> {
     }
 }
 
-/// Writes requests in order; one that may wait goes in one write with what follows it.
+/// Writes requests in order; one that may wait goes in one write with what follows it. A follower that is far behind is not
+/// sent everything at once.
 async fn write_requests<S>(
     writer: &mut WriteHalf,
     input: S,
@@ -215,14 +217,17 @@ where
     let mut id = 0;
     let mut bytes = Vec::new();
     let mut told = None;
+    let mut catch_up = CatchUp::default();
     while let Some(request) = input.next().await {
         bytes.clear();
+        let mut entries = 0;
         let mut next = Some(request);
         let until = Instant::now() + commit_wait;
         while let Some(request) = next {
             sent.lock().push_back(Sent::of(&request));
             bytes.extend_from_slice(&wire::encode_append(id, &request));
             id += 1;
+            entries = request.entries.len() as u64;
             let may_wait = request.entries.is_empty() && request.leader_commit > told;
             told = request.leader_commit;
             next = if may_wait {
@@ -237,6 +242,9 @@ where
             };
         }
         writer.write_all(&bytes).await?;
+        if let Some(due) = catch_up.next(entries, Instant::now()) {
+            tokio::time::sleep_until(due).await;
+        }
     }
     Ok(())
 }
