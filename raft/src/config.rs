@@ -163,9 +163,6 @@ impl Default for Limits {
 /// The longest that a snapshot may take to be sent and installed.
 pub(crate) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
-/// The most entries of one request to a follower: it is read and put together on the thread of consensus.
-pub(crate) const APPEND_ENTRIES_MAX: u64 = 256;
-
 /// openraft's options, each one that matters set here and none left to a default that may change.
 pub(crate) fn raft_config(
     config: &Config,
@@ -197,8 +194,8 @@ pub(crate) fn raft_config(
             .entries
             .saturating_add(config.snapshots.keep_entries)
             .saturating_add(1),
-        // The log store bounds a message by bytes, too.
-        max_payload_entries: APPEND_ENTRIES_MAX,
+        // The log store bounds a message by bytes.
+        max_payload_entries: 4096,
         max_append_entries: Some(4096),
         api_batch_capacity: 4096,
         // What a restarted node has applied may lag what it acknowledged, so it must be elected before it leads again.

@@ -20,6 +20,7 @@
 
 mod agreement;
 mod backup;
+mod catch_up;
 mod clock;
 mod config;
 mod counters;

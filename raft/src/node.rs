@@ -257,6 +257,7 @@ impl Node {
                 peers: peers.clone(),
                 bytes_per_second: config.snapshots.bytes_per_second,
                 lease: config.timings.lease(),
+                catching_up: log.catching_up(),
             },
             log.clone(),
             store,

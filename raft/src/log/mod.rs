@@ -26,6 +26,7 @@ mod tests;
 pub(crate) mod watermark;
 mod writer;
 
+use crate::catch_up::CatchingUp;
 use crate::counters::Counters;
 use crate::host::Host;
 use crate::types::{Entry, EntryPayload, LogId, TypeConfig, Vote};
@@ -74,6 +75,7 @@ struct Shared {
     /// all.
     tail: Mutex<Tail>,
     counters: Arc<Counters>,
+    catching_up: Arc<CatchingUp>,
 }
 
 impl Shared {
@@ -102,6 +104,7 @@ impl LogStore {
             disk,
             tail: Mutex::new(Tail::new(&recovered)),
             counters,
+            catching_up: Arc::default(),
         });
         let writer = Arc::new(Writer::start(shared.clone(), watermark)?);
         Ok(LogStore { shared, writer })
@@ -110,6 +113,11 @@ impl LogStore {
     /// The first index that is still in the log.
     pub(crate) fn first_index(&self) -> u64 {
         self.shared.tail().bounds().start
+    }
+
+    /// Who is sent a part of this log at a pace.
+    pub(crate) fn catching_up(&self) -> Arc<CatchingUp> {
+        self.shared.catching_up.clone()
     }
 
     /// The last entry, durable or not.
@@ -258,7 +266,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start..end, READ_BYTES_MAX)
+        let entries_max = self.shared.catching_up.request_entries_max(Instant::now());
+        self.read(start..end.min(start.saturating_add(entries_max)), READ_BYTES_MAX)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

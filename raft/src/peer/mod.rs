@@ -4,7 +4,6 @@
 //! that a heartbeat never waits behind bulk data. Each begins with a handshake that names the protocol version, the
 //! cluster and both nodes; a stranger is refused and logged. Every request has a deadline.
 
-mod catch_up;
 pub(crate) mod channel;
 pub(crate) mod frame;
 pub(crate) mod net;

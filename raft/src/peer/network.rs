@@ -6,6 +6,7 @@ use super::frame::{FrameReader, Lane};
 use super::session::{Limits, LogConnection, Session};
 use super::transfer::{self, Pace};
 use super::wire::{self, kind};
+use crate::catch_up::{self, CatchingUp};
 use crate::state::snapshot::SnapshotHandle;
 use crate::types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Between two tries to reach a peer for its log.
 const REDIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -41,6 +43,7 @@ pub(crate) struct Factory {
     pub(crate) bytes_per_second: Option<NonZeroU64>,
     /// How long the others elect nobody after they heard from a leader.
     pub(crate) lease: Duration,
+    pub(crate) catching_up: Arc<CatchingUp>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -53,6 +56,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             peers: self.peers.clone(),
             bytes_per_second: self.bytes_per_second,
             lease: self.lease,
+            catching_up: self.catching_up.clone(),
             target,
             node: node.clone(),
             idle: None,
@@ -65,6 +69,7 @@ pub(crate) struct Network {
     peers: Arc<Peers>,
     bytes_per_second: Option<NonZeroU64>,
     lease: Duration,
+    catching_up: Arc<CatchingUp>,
     target: u64,
     node: PeerNode,
     control: Arc<Channel>,
@@ -115,7 +120,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, Rpc> {
-        let until = tokio::time::Instant::now() + option.soft_ttl();
+        let until = Instant::now() + option.soft_ttl();
         let body = self
             .control
             .call_with(until, |id| wire::encode_append(id, &rpc))
@@ -149,7 +154,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
             };
             let limits = Limits::new(self.peers.rpc_deadline, self.lease);
             let asked = self.peers.asked.clone();
-            let session = Session::start(connection, input, limits, asked, &mut self.idle);
+            let pace = catch_up::Pace::new(self.catching_up.clone(), self.target);
+            let session = Session::start(connection, input, limits, asked, pace, &mut self.idle);
             let results = stream::unfold(Some(session), |session| async move {
                 let mut session = session?;
                 let result = session.next().await?;
@@ -210,6 +216,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             biased;
             sent = sent => {
                 if sent.is_ok() {
+                    self.catching_up.begin(self.target, Instant::now());
                     self.peers.counters.snapshots_sent.fetch_add(1, Relaxed);
                 }
                 sent

@@ -1,10 +1,10 @@
 //! One session of pipelined appends to a follower: what is written when, and which answers count.
 
-use super::catch_up::CatchUp;
 use super::frame::FrameReader;
 use super::net::{ReadHalf, WriteHalf};
 use super::network::{Rpc, decode, network_error};
 use super::wire;
+use crate::catch_up::Pace;
 use crate::runtime::within;
 use crate::types::{LogId, TypeConfig};
 use futures::{Stream, StreamExt};
@@ -131,6 +131,7 @@ impl<'s> Session<'s> {
         input: S,
         limits: Limits,
         asked: Arc<Notify>,
+        pace: Pace,
         idle: &'s mut Option<LogConnection>,
     ) -> Self
     where
@@ -140,7 +141,7 @@ impl<'s> Session<'s> {
         let (done, written) = oneshot::channel();
         let (sent, mut writer) = (in_flight.clone(), connection.writer);
         let task = tokio::spawn(within(async move {
-            let result = write_requests(&mut writer, input, &sent, limits.commit_wait, &asked).await;
+            let result = write_requests(&mut writer, input, &sent, limits.commit_wait, &asked, pace).await;
             // The session may be over already.
             drop(done.send(result.map(|()| writer)));
         }));
@@ -201,14 +202,15 @@ impl<'s> Session<'s> {
     }
 }
 
-/// Writes requests in order; one that may wait goes in one write with what follows it. A follower that is far behind is not
-/// sent everything at once.
+/// Writes requests in order; one that may wait goes in one write with what follows it. Who catches up after a
+/// snapshot is sent them at a pace.
 async fn write_requests<S>(
     writer: &mut WriteHalf,
     input: S,
     sent: &InFlight,
     commit_wait: Duration,
     asked: &Notify,
+    mut pace: Pace,
 ) -> io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
@@ -217,7 +219,6 @@ where
     let mut id = 0;
     let mut bytes = Vec::new();
     let mut told = None;
-    let mut catch_up = CatchUp::default();
     while let Some(request) = input.next().await {
         bytes.clear();
         let mut entries = 0;
@@ -242,7 +243,7 @@ where
             };
         }
         writer.write_all(&bytes).await?;
-        if let Some(due) = catch_up.next(entries, Instant::now()) {
+        if let Some(due) = pace.next(entries, Instant::now()) {
             tokio::time::sleep_until(due).await;
         }
     }
@@ -325,7 +326,14 @@ mod tests {
         };
         let (requests, input) = mpsc::unbounded_channel();
         let input = stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) });
-        let session = Session::start(connection, input.boxed(), limits, asked.clone(), idle);
+        let session = Session::start(
+            connection,
+            input.boxed(),
+            limits,
+            asked.clone(),
+            Pace::new(Arc::default(), 0),
+            idle,
+        );
         (session, requests, Follower(far))
     }
 
