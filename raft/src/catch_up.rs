@@ -1,7 +1,7 @@
 //! Followers that took a snapshot, and the pace at which they are sent what was written meanwhile.
 //!
 //! Sent as fast as they take it, it keeps their processors busy and the leader with reading it: on machines that have
-//! other things to do, writes wait. A fixed pace might be slower than what is written, so it doubles every two seconds.
+//! other things to do, writes wait. A fixed pace might be slower than what is written, so it doubles every four seconds.
 //! Who lacks less than a snapshot is waited for by nobody but those who need its vote, and is sent everything at once.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The pace at first.
-const ENTRIES_PER_SECOND: u64 = 30_000;
+const ENTRIES_PER_SECOND: u64 = 25_000;
 /// After which it doubles.
-const DOUBLING: Duration = Duration::from_secs(2);
+const DOUBLING: Duration = Duration::from_secs(4);
 /// Twice as much so often is more than anybody can send.
 const DOUBLED_MAX: u64 = 16;
 /// The most entries of one request meanwhile: it is read and put together on the thread of consensus.
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn who_took_a_snapshot_is_sent_twice_as_much_every_two_seconds() {
+    fn who_took_a_snapshot_is_sent_twice_as_much_every_four_seconds() {
         let ((catching_up, mut pace), mut now) = (pace(), Instant::now());
         catching_up.begin(FOLLOWER, now);
         for doubled in 0..4 {
