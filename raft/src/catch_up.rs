@@ -2,7 +2,7 @@
 //!
 //! Sent as fast as they take it, it keeps their processors busy and the leader with reading it: on machines that have
 //! other things to do, writes wait. A fixed pace might be slower than what is written, so it doubles every four seconds.
-//! Who lacks less than a snapshot is waited for by nobody but those who need its vote, and is sent everything at once.
+//! Who lacks less than a snapshot may be needed for a majority soon, and is sent everything at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

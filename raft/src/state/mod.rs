@@ -63,8 +63,9 @@ pub(crate) struct State {
     stores: Arc<dyn Stores>,
     generation: RwLock<Arc<Generation>>,
     snapshot: Mutex<Option<SnapshotHandle>>,
-    /// The files of the last snapshot and newer ones of the journal, and the generation that they are of. Their checksums are those of when they were
-    /// first listed: what a disk makes of them later is damage, and is not passed on as a snapshot.
+    /// The files of the last snapshot and newer ones of the journal, and the generation that they are of. Their checksums
+    /// are those of when they were first listed: what a disk makes of them later is damage, and is not passed on as a
+    /// snapshot.
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
     marks: watch::Sender<Option<Mark>>,
