@@ -62,15 +62,16 @@ impl Pace {
         }
     }
 
-    /// When the next request may follow one that was sent just now with so many entries: at once if `None`. One that is not
-    /// full had all that there was.
-    pub(crate) fn next(&mut self, entries: u64, now: Instant) -> Option<Instant> {
+    /// When the next request may follow one that was sent just now with so many entries, behind which so many more are
+    /// committed: at once if `None`. What is left for one request ends the pace; one that is not full does not, since
+    /// openraft asks for the log in stretches, and the last request of each has what remains of it.
+    pub(crate) fn next(&mut self, entries: u64, left: u64, now: Instant) -> Option<Instant> {
         if entries == 0 {
             return None;
         }
         let mut catching_up = self.catching_up.lock();
         let since = *catching_up.get(&self.follower)?;
-        if entries < REQUEST_ENTRIES_MAX {
+        if left < REQUEST_ENTRIES_MAX {
             catching_up.remove(&self.follower);
             return None;
         }
@@ -87,6 +88,7 @@ mod tests {
     use super::*;
 
     const FOLLOWER: u64 = 3;
+    const MANY: u64 = 1 << 20;
 
     fn pace() -> (Arc<CatchingUp>, Pace) {
         let catching_up = Arc::<CatchingUp>::default();
@@ -102,19 +104,22 @@ mod tests {
             let due = (ENTRIES_PER_SECOND << doubled) * DOUBLING.as_secs();
             let mut sent = 0;
             while now < until {
-                now = pace.next(REQUEST_ENTRIES_MAX, now).expect("a pace");
-                sent += REQUEST_ENTRIES_MAX;
+                // As at the end of what openraft asked for in one go.
+                for entries in [REQUEST_ENTRIES_MAX, 3] {
+                    now = pace.next(entries, MANY, now).expect("a pace");
+                    sent += entries;
+                }
             }
             assert!(
                 (due - due / 10..due + due / 10).contains(&sent),
                 "{sent} in the time of {due}"
             );
         }
-        // Heartbeats say nothing; what is not full is the end.
-        assert_eq!(pace.next(0, now), None);
+        // Heartbeats say nothing; what fits in one more request is the end.
+        assert_eq!(pace.next(0, 0, now), None);
         assert_eq!(catching_up.request_entries_max(now), REQUEST_ENTRIES_MAX);
-        assert_eq!(pace.next(REQUEST_ENTRIES_MAX - 1, now), None);
-        assert_eq!(pace.next(REQUEST_ENTRIES_MAX, now), None);
+        assert_eq!(pace.next(REQUEST_ENTRIES_MAX, REQUEST_ENTRIES_MAX - 1, now), None);
+        assert_eq!(pace.next(REQUEST_ENTRIES_MAX, MANY, now), None);
         assert_eq!(catching_up.request_entries_max(now), u64::MAX);
     }
 
@@ -122,7 +127,7 @@ mod tests {
     fn who_took_none_is_not_waited_for_and_nobody_for_ever() {
         let ((catching_up, mut pace), now) = (pace(), Instant::now());
         catching_up.begin(FOLLOWER + 1, now);
-        assert_eq!(pace.next(REQUEST_ENTRIES_MAX, now), None);
+        assert_eq!(pace.next(REQUEST_ENTRIES_MAX, MANY, now), None);
         // One that never came back.
         assert_eq!(catching_up.request_entries_max(now + PATIENCE), u64::MAX);
     }

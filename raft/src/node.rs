@@ -295,7 +295,7 @@ impl Node {
         tasks.spawn(engine.clone().watch_standing());
         tasks.spawn(engine.clone().keep_history());
         tasks.spawn(engine.clone().keep_retention());
-        tasks.spawn(engine.clone().keep_journal_uncached());
+        tasks.spawn(engine.clone().keep_tables_listed());
         form_or_join(&engine).await?;
         Ok(Node {
             engine,

@@ -44,11 +44,7 @@ impl Sent {
         Sent {
             at: Instant::now(),
             after: request.prev_log_id,
-            last: request
-                .entries
-                .last()
-                .map(|entry| entry.log_id)
-                .or(request.prev_log_id),
+            last: last_of(request),
         }
     }
 
@@ -221,7 +217,7 @@ where
     let mut told = None;
     while let Some(request) = input.next().await {
         bytes.clear();
-        let mut entries = 0;
+        let (mut entries, mut left) = (0, 0);
         let mut next = Some(request);
         let until = Instant::now() + commit_wait;
         while let Some(request) = next {
@@ -229,6 +225,7 @@ where
             bytes.extend_from_slice(&wire::encode_append(id, &request));
             id += 1;
             entries = request.entries.len() as u64;
+            left = left_after(&request);
             let may_wait = request.entries.is_empty() && request.leader_commit > told;
             told = request.leader_commit;
             next = if may_wait {
@@ -243,11 +240,23 @@ where
             };
         }
         writer.write_all(&bytes).await?;
-        if let Some(due) = pace.next(entries, Instant::now()) {
+        if let Some(due) = pace.next(entries, left, Instant::now()) {
             tokio::time::sleep_until(due).await;
         }
     }
     Ok(())
+}
+
+/// What a follower has that accepted a request.
+fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
+    let last = request.entries.last().map(|entry| entry.log_id);
+    last.or(request.prev_log_id)
+}
+
+/// How many committed entries follow those of a request.
+fn left_after(request: &AppendEntriesRequest<TypeConfig>) -> u64 {
+    let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
+    index(&request.leader_commit).saturating_sub(index(&last_of(request)))
 }
 
 #[cfg(test)]

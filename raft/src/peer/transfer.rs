@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// What is written of a file between two syncs.
-const SYNC_BYTES: u64 = 4 << 20;
+const SYNC_BYTES: u64 = 1 << 20;
 /// How long one frame may take in either direction.
 pub(super) const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 

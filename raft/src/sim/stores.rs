@@ -187,11 +187,11 @@ impl StateDisk for SimulatedState {
         self.flush_rows(&mut lock(&self.rows))
     }
 
-    fn journal_version(&self) -> u64 {
+    fn tables_version(&self) -> u64 {
         0
     }
 
-    fn journal_files(&self) -> io::Result<Vec<String>> {
+    fn tables(&self) -> io::Result<Vec<String>> {
         Ok(Vec::new())
     }
 

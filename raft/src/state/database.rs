@@ -73,11 +73,11 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn cut_journal(&self, floor: Revision) -> io::Result<()>;
     /// Makes everything written durable.
     fn flush(&self) -> io::Result<()>;
-    /// Another number where files of the journal may have come or gone.
-    fn journal_version(&self) -> u64;
-    /// The names of the journal's files.
-    fn journal_files(&self) -> io::Result<Vec<String>>;
-    /// Has the page cache let go of them.
+    /// Another number where tables may have come or gone.
+    fn tables_version(&self) -> u64;
+    /// The names of the files with rows in order, which never change.
+    fn tables(&self) -> io::Result<Vec<String>>;
+    /// Has the page cache let go of those of the journal.
     fn uncache_journal(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
     fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
@@ -199,6 +199,15 @@ impl RocksState {
         write
     }
 
+    /// The names of the files of some families.
+    fn tables_of(&self, family: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+        let live = self.db.live_files().map_err(other)?;
+        let names = live.iter().filter(|file| family(&file.column_family_name));
+        Ok(names
+            .map(|file| file.name.trim_start_matches('/').to_owned())
+            .collect())
+    }
+
     /// Where `waits` is not, an error takes the place of waiting for flushes and compactions.
     fn land(&self, write: WriteBatch, waits: bool) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
@@ -275,23 +284,24 @@ impl StateDisk for RocksState {
             .map_err(other)
     }
 
-    fn journal_version(&self) -> u64 {
-        let version = self
-            .db
-            .property_int_value_cf(self.family(JOURNAL), properties::CURRENT_SUPER_VERSION_NUMBER);
-        version.ok().flatten().unwrap_or_default()
+    fn tables_version(&self) -> u64 {
+        let of = |name| {
+            let family = self.family(name);
+            let version = self
+                .db
+                .property_int_value_cf(family, properties::CURRENT_SUPER_VERSION_NUMBER);
+            version.ok().flatten().unwrap_or_default()
+        };
+        // Each only ever grows.
+        FAMILIES.map(of).iter().sum()
     }
 
-    fn journal_files(&self) -> io::Result<Vec<String>> {
-        let live = self.db.live_files().map_err(other)?;
-        let of_journal = live.iter().filter(|file| file.column_family_name == JOURNAL);
-        Ok(of_journal
-            .map(|file| file.name.trim_start_matches('/').to_owned())
-            .collect())
+    fn tables(&self) -> io::Result<Vec<String>> {
+        self.tables_of(|_| true)
     }
 
     fn uncache_journal(&self) -> io::Result<()> {
-        for name in self.journal_files()? {
+        for name in self.tables_of(|family| family == JOURNAL)? {
             match std::fs::File::open(self.db.path().join(name)) {
                 Ok(file) => posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -499,11 +509,11 @@ mod tests {
 
         let dir = tempfile::tempdir().expect("makes a directory");
         let state = RocksState::open(&dir.path().join("state")).expect("opens");
-        let version = state.journal_version();
+        let version = state.tables_version();
         let rows = [keys::JOURNAL, keys::KV].map(|table| (vec![table, 1], Some(vec![7; 9 << 10])));
         state.put(Changes::from(rows)).expect("writes");
         state.flush().expect("flushes");
-        assert_ne!(state.journal_version(), version);
+        assert_ne!(state.tables_version(), version);
         let of = |family: &str| {
             let live = state.db.live_files().expect("lists files");
             let file = live.into_iter().find(|file| file.column_family_name == family);

@@ -45,7 +45,7 @@ use database::StateDisk;
 use onward_statemachine::system::Mark;
 use onward_statemachine::{Fault, Revision, View, system};
 use past::Pasts;
-use snapshot::{Manifest, SnapshotFile, SnapshotHandle};
+use snapshot::{Listing, Manifest, SnapshotFile, SnapshotHandle};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -63,9 +63,8 @@ pub(crate) struct State {
     stores: Arc<dyn Stores>,
     generation: RwLock<Arc<Generation>>,
     snapshot: Mutex<Option<SnapshotHandle>>,
-    /// The files of the last snapshot and newer ones of the journal, and the generation that they are of. Their checksums
-    /// are those of when they were first listed: what a disk makes of them later is damage, and is not passed on as a
-    /// snapshot.
+    /// The files of the last snapshot and newer tables, and the generation that they are of. Their checksums are those of
+    /// when they were first listed: what a disk makes of them later is damage, and is not passed on as a snapshot.
     checked: Mutex<(u64, Vec<SnapshotFile>)>,
     applied: watch::Sender<Revision>,
     marks: watch::Sender<Option<Mark>>,
@@ -231,31 +230,48 @@ impl State {
         self.generation().disk().flush()
     }
 
-    /// Another one where files of the journal may have come or gone.
-    pub(crate) fn journal_version(&self) -> (u64, u64) {
+    /// Another one where tables may have come or gone.
+    pub(crate) fn tables_version(&self) -> (u64, u64) {
         let generation = self.generation();
-        (generation.number, generation.disk().journal_version())
+        (generation.number, generation.disk().tables_version())
     }
 
-    /// Has the page cache let go of the journal, once its files are listed with their checksums: a snapshot does not read
-    /// them for that any more.
+    /// A table that is not listed with its checksum yet, which the next snapshot would have to read, and the generation that
+    /// it is of.
+    pub(crate) fn unlisted(&self) -> io::Result<Option<(u64, Listing)>> {
+        let generation = self.generation();
+        let tables = generation.disk().tables()?;
+        let checked = self.checked();
+        // A snapshot that is being installed brings another list.
+        if checked.0 != generation.number {
+            return Ok(None);
+        }
+        let is_listed = |name: &String| checked.1.iter().any(|listed| listed.name == *name);
+        let Some(name) = tables.into_iter().find(|name| !is_listed(name)) else {
+            return Ok(None);
+        };
+        drop(checked);
+        let file = self.files.open(&generation.path.join(&name), Open::Read)?;
+        file.sync()?;
+        Ok(Some((generation.number, Listing::new(file, name))))
+    }
+
+    /// Lists a table of a generation with its checksum.
+    pub(crate) fn list(&self, generation: u64, listing: Listing) -> io::Result<()> {
+        let listed = listing.whole()?;
+        let mut checked = self.checked();
+        if checked.0 == generation && !checked.1.iter().any(|known| known.name == listed.name) {
+            checked.1.push(listed);
+        }
+        Ok(())
+    }
+
+    /// Has the page cache let go of the journal. Its files are listed before: a snapshot does not read them any more.
     ///
     /// It is half of what is written, is written once and seldom read: its pages would only take the place of others. And
     /// pages that are used again are quick, where a virtual machine has to be given each that it uses for the first time.
     pub(crate) fn uncache_journal(&self) -> io::Result<()> {
-        let generation = self.generation();
-        for name in generation.disk().journal_files()? {
-            let mut checked = self.checked();
-            // A snapshot that is being installed brings another list.
-            if checked.0 != generation.number {
-                return Ok(());
-            }
-            if !checked.1.iter().any(|listed| listed.name == name) {
-                let file = self.files.open(&generation.path.join(&name), Open::Read)?;
-                checked.1.push(snapshot::list_file(&*file, name)?);
-            }
-        }
-        generation.disk().uncache_journal()
+        self.generation().disk().uncache_journal()
     }
 
     fn generation(&self) -> Arc<Generation> {

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The format of snapshot directories that this build writes and reads.
 pub(crate) const FORMAT: u32 = 1;
 const MANIFEST: &str = "snapshot.manifest";
+/// What is read of a file at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,14 +112,14 @@ impl SnapshotDir {
     /// Whether a file of it has the size and the checksum of the manifest.
     pub(crate) fn checked(&self, listed: &SnapshotFile) -> io::Result<()> {
         let file = self.files.open(&self.path.join(&listed.name), Open::Read)?;
-        let (bytes, crc) = (file.length()?, checksum(&*file)?);
-        if bytes != listed.bytes {
+        let found = Listing::new(file, listed.name.clone()).whole()?;
+        if found.bytes != listed.bytes {
             return Err(invalid(format!(
-                "it has {bytes} bytes, and the manifest says {}",
-                listed.bytes
+                "it has {} bytes, and the manifest says {}",
+                found.bytes, listed.bytes
             )));
         }
-        if crc != listed.crc {
+        if found.crc != listed.crc {
             return Err(invalid("its checksum does not match the manifest"));
         }
         Ok(())
@@ -242,33 +244,49 @@ pub(crate) fn list_files(
             .find(|file| immutable && file.name == name && file.bytes == bytes);
         found.push(match same {
             Some(file) => file.clone(),
-            None => list_file(&*file, name)?,
+            None => {
+                file.sync()?;
+                Listing::new(file, name).whole()?
+            }
         });
     }
     Ok(found)
 }
 
-/// Syncs a file, and lists it with its checksum.
-pub(crate) fn list_file(file: &dyn File, name: String) -> io::Result<SnapshotFile> {
-    file.sync()?;
-    Ok(SnapshotFile {
-        name,
-        bytes: file.length()?,
-        crc: checksum(file)?,
-    })
+/// A file that is read piece by piece, for its length and its checksum.
+pub(crate) struct Listing {
+    file: Box<dyn File>,
+    name: String,
+    bytes: u64,
+    hasher: crc32fast::Hasher,
 }
 
-fn checksum(file: &dyn File) -> io::Result<u32> {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    loop {
-        match file.read_at(&mut buffer, offset)? {
-            0 => return Ok(hasher.finalize()),
-            count => {
-                hasher.update(&buffer[..count]);
-                offset += count as u64;
-            }
+impl Listing {
+    pub(crate) fn new(file: Box<dyn File>, name: String) -> Self {
+        Listing {
+            file,
+            name,
+            bytes: 0,
+            hasher: crc32fast::Hasher::new(),
         }
+    }
+
+    /// Reads the next piece. Whether there was one.
+    pub(crate) fn read_on(&mut self) -> io::Result<bool> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let count = self.file.read_at(&mut piece, self.bytes)?;
+        self.hasher.update(&piece[..count]);
+        self.bytes += count as u64;
+        Ok(count > 0)
+    }
+
+    /// Reads what is left.
+    pub(crate) fn whole(mut self) -> io::Result<SnapshotFile> {
+        while self.read_on()? {}
+        Ok(SnapshotFile {
+            name: self.name,
+            bytes: self.bytes,
+            crc: self.hasher.finalize(),
+        })
     }
 }
