@@ -12,7 +12,6 @@ use crate::state::past::{IDLE_MAX, Made};
 use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::{Past, PastError, Proposal};
 use onward_statemachine::{Actor, Command, Outcome, Revision, history, retention, system};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,10 +27,6 @@ const RETRY_AFTER_MS: u64 = 1000;
 const WAITING_MAX: usize = 64;
 /// How often copies are looked at that nobody reads.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the tables are looked at.
-const TABLES_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two pieces of a table that is read for its checksum.
-const LISTING_REST: Duration = Duration::from_millis(4);
 /// How often the leader looks whether retention asks for something.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a compaction may take to be agreed on.
@@ -127,47 +122,6 @@ impl Engine {
             tokio::time::sleep(began.elapsed()).await;
         }
         more
-    }
-
-    /// Lists the tables of the state with their checksums as they come, so that a snapshot has little to read, and keeps the
-    /// journal out of the page cache; until the engine stops.
-    pub(crate) async fn keep_tables_listed(self: Arc<Self>) {
-        let work = async {
-            let mut seen = None;
-            loop {
-                tokio::time::sleep(TABLES_INTERVAL).await;
-                let engine = self.clone();
-                let version = blocking(move || engine.state.tables_version()).await.ok();
-                if seen != version {
-                    seen = version;
-                    // One that a compaction took away meanwhile ends it: there is another version then.
-                    if let Err(error) = self.list_tables().await {
-                        tracing::debug!(%error, "some tables are not listed with their checksums yet");
-                    }
-                }
-            }
-        };
-        self.closing.run_until_cancelled(work).await;
-    }
-
-    /// At a pace: a snapshot that had to read all of them at once would hold up writes, which share the disk.
-    async fn list_tables(self: &Arc<Self>) -> io::Result<()> {
-        loop {
-            let engine = self.clone();
-            let Some((generation, mut listing)) = blocking(move || engine.state.unlisted()).await?? else {
-                break;
-            };
-            let mut more = true;
-            while more {
-                tokio::time::sleep(LISTING_REST).await;
-                let piece = move || listing.read_on().map(|more| (more, listing));
-                (more, listing) = blocking(piece).await??;
-            }
-            let engine = self.clone();
-            blocking(move || engine.state.list(generation, listing)).await??;
-        }
-        let engine = self.clone();
-        blocking(move || engine.state.uncache_journal()).await?
     }
 
     /// Proposes what retention asks for, while this node leads, until the engine stops.

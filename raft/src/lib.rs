@@ -47,6 +47,7 @@ mod runtime;
 pub mod sim;
 mod state;
 mod status;
+mod tables;
 #[cfg(test)]
 mod testing;
 mod thread;

@@ -257,6 +257,7 @@ pub(crate) fn list_files(
 pub(crate) struct Listing {
     file: Box<dyn File>,
     name: String,
+    piece: Vec<u8>,
     bytes: u64,
     hasher: crc32fast::Hasher,
 }
@@ -266,6 +267,7 @@ impl Listing {
         Listing {
             file,
             name,
+            piece: vec![0; PIECE_BYTES],
             bytes: 0,
             hasher: crc32fast::Hasher::new(),
         }
@@ -273,9 +275,8 @@ impl Listing {
 
     /// Reads the next piece. Whether there was one.
     pub(crate) fn read_on(&mut self) -> io::Result<bool> {
-        let mut piece = vec![0; PIECE_BYTES];
-        let count = self.file.read_at(&mut piece, self.bytes)?;
-        self.hasher.update(&piece[..count]);
+        let count = self.file.read_at(&mut self.piece, self.bytes)?;
+        self.hasher.update(&self.piece[..count]);
         self.bytes += count as u64;
         Ok(count > 0)
     }
