@@ -7,7 +7,7 @@ use super::process::Process;
 use crate::files::Files;
 use crate::host::Stores;
 use crate::log::stored::invalid;
-use crate::state::database::{Batch, Standing, StateDisk, decode_membership, encode_membership};
+use crate::state::database::{Batch, Standing, StateDisk, Table, decode_membership, encode_membership};
 use crate::state::hash::Kept;
 use crate::types::LogId;
 use onward_statemachine::{Changes, MemoryStore, Order, Revision, View, codec, journal};
@@ -191,7 +191,7 @@ impl StateDisk for SimulatedState {
         0
     }
 
-    fn tables(&self) -> io::Result<Vec<String>> {
+    fn tables(&self) -> io::Result<Vec<Table>> {
         Ok(Vec::new())
     }
 

@@ -75,12 +75,19 @@ pub(crate) trait StateDisk: Send + Sync + 'static {
     fn flush(&self) -> io::Result<()>;
     /// Another number where tables may have come or gone.
     fn tables_version(&self) -> u64;
-    /// The names of the files with rows in order, which never change.
-    fn tables(&self) -> io::Result<Vec<String>>;
+    /// The files with rows in order, which never change.
+    fn tables(&self) -> io::Result<Vec<Table>>;
     /// Has the page cache let go of those of the journal.
     fn uncache_journal(&self) -> io::Result<()>;
     /// Flushes, writes a copy that opens by itself to `path`, which must not exist, and says where the copy stands.
     fn checkpoint(&self, path: &Path) -> io::Result<Standing>;
+}
+
+/// A file with rows in order.
+pub(crate) struct Table {
+    pub(crate) name: String,
+    /// It holds rows of the journal, which no compaction writes again.
+    pub(crate) of_journal: bool,
 }
 
 impl dyn StateDisk + '_ {
@@ -199,15 +206,6 @@ impl RocksState {
         write
     }
 
-    /// The names of the files of some families.
-    fn tables_of(&self, family: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
-        let live = self.db.live_files().map_err(other)?;
-        let names = live.iter().filter(|file| family(&file.column_family_name));
-        Ok(names
-            .map(|file| file.name.trim_start_matches('/').to_owned())
-            .collect())
-    }
-
     /// Where `waits` is not, an error takes the place of waiting for flushes and compactions.
     fn land(&self, write: WriteBatch, waits: bool) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
@@ -296,13 +294,21 @@ impl StateDisk for RocksState {
         FAMILIES.map(of).iter().sum()
     }
 
-    fn tables(&self) -> io::Result<Vec<String>> {
-        self.tables_of(|_| true)
+    fn tables(&self) -> io::Result<Vec<Table>> {
+        let live = self.db.live_files().map_err(other)?;
+        Ok(live
+            .into_iter()
+            .map(|file| Table {
+                name: file.name.trim_start_matches('/').to_owned(),
+                of_journal: file.column_family_name == JOURNAL,
+            })
+            .collect())
     }
 
     fn uncache_journal(&self) -> io::Result<()> {
-        for name in self.tables_of(|family| family == JOURNAL)? {
-            match std::fs::File::open(self.db.path().join(name)) {
+        let tables = self.tables()?;
+        for table in tables.iter().filter(|table| table.of_journal) {
+            match std::fs::File::open(self.db.path().join(&table.name)) {
                 Ok(file) => posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

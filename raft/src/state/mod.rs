@@ -41,11 +41,12 @@ use crate::host::{Host, Stores};
 use crate::log::stored::invalid;
 use crate::runtime::{new_uuid, watch};
 use crate::types::{LogId, StoredMembership, revision_of};
-use database::StateDisk;
+use database::{StateDisk, Table};
 use onward_statemachine::system::Mark;
 use onward_statemachine::{Fault, Revision, View, system};
 use past::Pasts;
 use snapshot::{Listing, Manifest, SnapshotFile, SnapshotHandle};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -236,9 +237,15 @@ impl State {
         (generation.number, generation.disk().tables_version())
     }
 
-    /// A table that is not listed with its checksum yet, which the next snapshot would have to read, and the generation that
-    /// it is of.
-    pub(crate) fn unlisted(&self) -> io::Result<Option<(u64, Listing)>> {
+    /// The names of all tables.
+    pub(crate) fn tables(&self) -> io::Result<BTreeSet<String>> {
+        let tables = self.generation().disk().tables()?;
+        Ok(tables.into_iter().map(|table| table.name).collect())
+    }
+
+    /// A table of the journal, or one of those that are `settled`, that is not listed with its checksum yet, so that the next
+    /// snapshot would have to read it; and the generation that it is of.
+    pub(crate) fn unlisted(&self, settled: &BTreeSet<String>) -> io::Result<Option<(u64, Listing)>> {
         let generation = self.generation();
         let tables = generation.disk().tables()?;
         let checked = self.checked();
@@ -246,8 +253,10 @@ impl State {
         if checked.0 != generation.number {
             return Ok(None);
         }
-        let is_listed = |name: &String| checked.1.iter().any(|listed| listed.name == *name);
-        let Some(name) = tables.into_iter().find(|name| !is_listed(name)) else {
+        let is_listed = |name: &str| checked.1.iter().any(|listed| listed.name == name);
+        let is_due = |table: &Table| table.of_journal || settled.contains(&table.name);
+        let mut due = tables.into_iter().filter(is_due);
+        let Some(Table { name, .. }) = due.find(|table| !is_listed(&table.name)) else {
             return Ok(None);
         };
         drop(checked);
