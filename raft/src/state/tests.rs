@@ -341,7 +341,7 @@ async fn tables_that_are_listed_are_not_read_for_a_snapshot() {
     let entries: Vec<Entry> = (1..=30).map(put).collect();
     apply_entries(&mut store, &entries).await;
     store.state.flush().expect("flushes");
-    let list = |settled| {
+    let list = |settled: &BTreeSet<String>| {
         while let Some((generation, listing)) = store.state.unlisted(settled).expect("looks") {
             store.state.list(generation, listing).expect("lists");
         }
