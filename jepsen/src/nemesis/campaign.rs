@@ -20,6 +20,8 @@ const RETRIES: u8 = 4;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long nodes may take to come back once everything is healed.
 const HEAL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long all have to answer: what a flush met while its disk was full ends the node at the next write.
+const LATE: Duration = Duration::from_secs(2);
 
 /// One plan under way on one cluster.
 pub struct Campaign<'a> {
@@ -257,17 +259,18 @@ impl<'a> Campaign<'a> {
 
     async fn come_back(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + HEAL_PATIENCE;
-        for id in self.cluster.ids() {
-            while !self.cluster.answers(id).await {
+        let mut since = Instant::now();
+        while since.elapsed() < LATE {
+            for id in self.cluster.ids() {
+                if self.cluster.answers(id).await {
+                    continue;
+                }
+                since = Instant::now();
                 self.raise_fallen().await;
                 let words = || last_words(self.cluster.node(id));
-                ensure!(
-                    Instant::now() < deadline,
-                    "node {id} does not come back:\n{}",
-                    words()
-                );
-                tokio::time::sleep(TICK).await;
+                ensure!(since < deadline, "node {id} does not come back:\n{}", words());
             }
+            tokio::time::sleep(TICK).await;
         }
         // A disk that flips bits is taken out before it takes its node down at some later time.
         for id in self.damaged.clone() {
