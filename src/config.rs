@@ -232,7 +232,7 @@ impl Default for Peer {
             election_ms: 250,
             snapshot_entries: 200_000,
             snapshot_keep_entries: 250_000,
-            snapshot_mib_per_second: 160,
+            snapshot_mib_per_second: 128,
             proposals_max: 8192,
         }
     }

@@ -1,9 +1,9 @@
 //! The HTTP listener: bounded connections, bounded patience with slow headers, graceful end.
 
-use crate::gather::Gathering;
+use crate::together;
 use axum::Router;
 use axum::extract::ConnectInfo;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -17,14 +17,16 @@ use tower::Layer;
 
 /// The most connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
+/// The most requests at once on one HTTP/2 connection; further ones wait on it.
+const REQUESTS_MAX: u32 = 1024;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests under way may take to end once the node is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves `router` on `listener` until `stop`, then lets requests under way finish.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let mut server = auto::Builder::new(TokioExecutor::new());
+/// How one connection is served, of whichever version of HTTP it speaks.
+fn server(requests: together::Started) -> auto::Builder<together::Started> {
+    let mut server = auto::Builder::new(requests);
     server
         .http1()
         .timer(TokioTimer::new())
@@ -33,7 +35,12 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     server
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(1024);
+        .max_concurrent_streams(REQUESTS_MAX);
+    server
+}
+
+/// Serves `router` on `listener` until `stop`, then lets requests under way finish.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -57,11 +64,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             tracing::debug!(%error, %peer, "no TCP_NODELAY");
         }
         let service = axum::Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
-        let connection = server.serve_connection_with_upgrades(
-            TokioIo::new(Gathering::new(stream)),
-            TowerToHyperService::new(service),
-        );
-        let connection = graceful.watch(connection.into_owned());
+        let requests = together::Started::default();
+        let server = server(requests.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = together::run(graceful.watch(connection.into_owned()), requests);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, %peer, "http connection ended");

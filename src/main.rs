@@ -3,12 +3,12 @@
 mod backups;
 mod config;
 mod dev;
-mod gather;
 mod http;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod restore;
 mod serve;
+mod together;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -1,8 +1,8 @@
 //! Whether the replicas hold the same state, and what the cluster as a whole may do: what the leader settles for all.
 //!
 //! # State hash
-//! Each node keeps the hash of its state as it applies ([`onward_statemachine::digest`]). About once a second, if
-//! anything was written, the leader puts a **mark** into the log; every node takes its hash at that revision and reports
+//! Each node keeps the hash of its state as it applies ([`onward_statemachine::digest`]). Five times a second, if anything
+//! was written, the leader puts a **mark** into the log; every node takes its hash at that revision and reports
 //! it. What a majority of the voters had at a mark is true, and goes into the log with the next mark, so that a node that
 //! had something else there stops as it applies that: however late it comes to it, and before it applies or answers
 //! anything behind it. A leader that is itself the odd one stops as soon as the majority has reported.
@@ -10,7 +10,7 @@
 //! A node that stopped leaves the file [`NOTE`] and does not start again from its directory.
 //!
 //! # Limits
-//! Between a divergence and the next mark, about a second, the odd node still answers. Where no majority agrees (two
+//! Between a divergence and the next mark, a fifth of a second, the odd node still answers. Where no majority agrees (two
 //! members of two differ, or three have three states), nobody knows who is right: nobody stops, and the log and the
 //! metrics say so. A cluster of one compares with nobody.
 //!
@@ -33,10 +33,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Between two marks, where nothing is wrong.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(200);
 /// How long a proposal of the leader's own may take.
 const PROPOSE_DEADLINE_MS: u64 = 2_000;
 /// The file that keeps a node whose state was not the others' from starting again.
@@ -84,12 +85,17 @@ struct Rounds {
 }
 
 impl Engine {
-    /// Settles what there is to settle whenever a report came, for as long as this node leads.
+    /// Settles what there is to settle whenever a report came or a mark is due, for as long as this node leads.
     pub(crate) async fn keep_agreement(self: Arc<Self>) {
         let rounds = async {
             let mut rounds = Rounds::default();
+            let mut applied = self.state.watch_applied();
             loop {
-                self.judge.notified().await;
+                tokio::select! {
+                    biased;
+                    () = self.judge.notified() => {}
+                    () = self.mark_due(&rounds, &mut applied) => {}
+                }
                 if self.leads() {
                     self.settle_all(&mut rounds).await;
                 } else {
@@ -99,6 +105,18 @@ impl Engine {
             }
         };
         self.token().run_until_cancelled(rounds).await;
+    }
+
+    /// Waits until the next mark is due: the first of a leader is, with the first report.
+    async fn mark_due(&self, rounds: &Rounds, applied: &mut watch::Receiver<Revision>) {
+        let Some(marked) = rounds.marked else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(marked + INTERVAL).await;
+        let mark = self.state.last_mark().map_or(Revision(0), |mark| mark.at);
+        if applied.wait_for(|revision| *revision > mark).await.is_err() {
+            std::future::pending::<()>().await; // The state is gone, and so is this node.
+        }
     }
 
     async fn settle_all(&self, rounds: &mut Rounds) {
@@ -127,6 +145,8 @@ impl Engine {
         }
         if level >= digest::FEATURE_LEVEL && voters.len() > 1 {
             self.settle_hash(rounds, &voters, &reports).await;
+        } else {
+            *rounds = Rounds::default();
         }
     }
 
