@@ -1,5 +1,6 @@
 //! More than it can take: four times the writes a second of its peak, offered on a timetable and not when there is an
-//! answer. What is wanted: no collapse, and every write that was acknowledged is there.
+//! answer, by more writers than it has room for. What is wanted: what is too much is turned away, no collapse, and every
+//! write that was acknowledged is there.
 
 use crate::client::{Client, Put};
 use crate::load::{self, Keys, Load, Work};
@@ -20,9 +21,12 @@ use tokio::time::{Instant, sleep_until};
 /// So many times the peak is offered.
 const TIMES: u64 = 4;
 /// The numbers of clients in which the peak is looked for.
-const PEAK_CLIENTS: [usize; 3] = [64, 256, 512];
-/// Connections over which it is offered; each has one write under way.
-const CONNECTIONS: usize = 3072;
+const PEAK_CLIENTS: [usize; 4] = [64, 256, 1000, 3000];
+/// Connections to each node over which it is offered.
+const CONNECTIONS: usize = 12;
+/// Writers that share a connection, with one write each under way: as many as it takes. On a node that is more than
+/// `peer.proposals_max`.
+const SHARERS: usize = 1000;
 /// A write that is so late is given up before it is sent: who offers it has gone.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -35,7 +39,7 @@ pub struct Overload {
     pub offered: u64,
     /// Writes that were acknowledged, each second.
     pub acknowledged: u64,
-    /// Writes that were answered 429 or 503, each second.
+    /// Writes that were answered 429 or 503, each second: none, and it was not too much.
     pub turned_away: u64,
     /// Writes that were acknowledged and are not there.
     pub lost: u64,
@@ -50,7 +54,7 @@ impl Overload {
 
 /// Loads three nodes of ours with more than they take, for so long.
 pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Result<Overload> {
-    let system = System::start(Kind::Onward, 3, programs, dir).await?;
+    let system = System::start(Kind::OnwardShared, 3, programs, dir).await?;
     let mut peak = 0;
     for clients in PEAK_CLIENTS {
         let load = Load {
@@ -76,10 +80,14 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
         until: measured,
     });
     let mut writers = JoinSet::new();
-    for number in 0..CONNECTIONS {
-        let address = system.endpoints[number % system.endpoints.len()];
-        let client = Client::connect(Kind::Onward, address).await?;
-        writers.spawn(offer.clone().write(client));
+    for address in &system.endpoints {
+        for _ in 0..CONNECTIONS {
+            let client = Client::connect(system.kind, *address).await?;
+            for _ in 0..SHARERS {
+                let client = client.share().context("a connection cannot be shared")?;
+                writers.spawn(offer.clone().write(client));
+            }
+        }
     }
     let mut acknowledged = Vec::new();
     while let Some(written) = writers.join_next().await {

@@ -55,13 +55,13 @@ pub(super) fn of(report: &Report) -> Vec<Bar> {
     bars.extend(disks.flat_map(Disk::recycled_beside_growing).flat_map(recycled));
     bars.extend(standing(report));
     if let Some(part) = &report.overload {
-        let (left, lost) = (part.found.left_percent(), part.found.lost);
+        let (left, away, lost) = (part.found.left_percent(), part.found.turned_away, part.found.lost);
         bars.push(Bar::new(
             format!(
-                "at four times the load, {OVERLOAD_PERCENT} % of the peak, and nothing acknowledged is lost"
+                "at four times the load, {OVERLOAD_PERCENT} % of the peak; the rest is turned away, and nothing acknowledged is lost"
             ),
-            format!("{left} %, {lost} lost"),
-            left >= OVERLOAD_PERCENT && lost == 0,
+            format!("{left} %, {away}/s turned away, {lost} lost"),
+            left >= OVERLOAD_PERCENT && away > 0 && lost == 0,
         ));
     }
     let handovers = report.handover.iter().flat_map(|part| &part.found);
