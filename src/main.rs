@@ -15,6 +15,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 // Most of what a write allocates is freed by another thread; glibc's allocator took a seventh of a write's CPU.
 #[global_allocator]
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime cannot start: {error}");
+            last_word(&format!("the runtime cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                last_word(&format!("{error:#}"));
                 match error.downcast_ref() {
                     Some(onward_raft::StartError::Diverged { .. }) => {
                         ExitCode::from(onward_raft::DIVERGED_EXIT_CODE)
@@ -116,18 +118,47 @@ fn main() -> ExitCode {
     })
 }
 
-/// Logs to stderr: `ONWARD_LOG` takes the usual filter, `ONWARD_LOG_FORMAT=json` one JSON object a line.
+/// Logs to stderr: `ONWARD_LOG` takes the usual filter, `ONWARD_LOG_FORMAT=json` one JSON object a line. A filter that cannot
+/// be read says so, and the default is followed.
 fn start_logging(default: &str) {
-    let filter = EnvFilter::try_from_env("ONWARD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let (filter, wrong) = match EnvFilter::try_from_env("ONWARD_LOG") {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(default), Some(error)),
+    };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if std::env::var("ONWARD_LOG_FORMAT").is_ok_and(|format| format == "json") {
+    if logs_are_json() {
         logs.json().init();
     } else {
         logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .init();
     }
+    if let Some((error, asked)) = wrong.zip(std::env::var_os("ONWARD_LOG")) {
+        tracing::warn!(
+            ?asked, %error, followed = default,
+            "ONWARD_LOG is no filter: write a level such as `debug`, or `TARGET=LEVEL` with commas between"
+        );
+    }
+}
+
+fn logs_are_json() -> bool {
+    std::env::var("ONWARD_LOG_FORMAT").is_ok_and(|format| format == "json")
+}
+
+/// Why a command failed: one line on stderr, whatever the filter leaves out, and one object where logs are JSON.
+fn last_word(error: &str) {
+    if !logs_are_json() {
+        eprintln!("error: {error}");
+        return;
+    }
+    let mut timestamp = String::new();
+    // Without a time it is told all the same.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let line = serde_json::json!({
+        "timestamp": timestamp, "level": "ERROR", "fields": { "message": error }, "target": "onward",
+    });
+    eprintln!("{line}");
 }
 
 /// SIGINT and SIGTERM, from the moment this is made.

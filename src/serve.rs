@@ -101,6 +101,7 @@ impl Server {
                 backups: node.backups(),
                 reader: ports.reader.clone(),
                 cluster: ports.cluster.clone(),
+                proposer: ports.proposer.clone(),
             },
         );
         let scheduled = match scheduled {

@@ -28,6 +28,8 @@ struct Found<'a> {
     revision: Option<u64>,
     state_hash: Option<String>,
     looked: Vec<Part<'a>>,
+    /// What could not be looked at, and why. `ok` says nothing of it.
+    not_compared: Vec<Wrong<'a>>,
     findings: Vec<Wrong<'a>>,
 }
 
@@ -84,6 +86,7 @@ fn found<'a>(arguments: &Arguments, verdict: &'a Verdict) -> Found<'a> {
         revision: verdict.revision,
         state_hash: verdict.state_hash.map(|hash| format!("{hash:016x}")),
         looked: verdict.looked.iter().map(looked).collect(),
+        not_compared: verdict.not_compared.iter().map(wrong).collect(),
         findings: verdict.findings.iter().map(wrong).collect(),
     }
 }
@@ -112,8 +115,15 @@ fn text(found: &Found<'_>) -> String {
     for Wrong { place, what } in &found.findings {
         line(&mut out, format_args!("\nWRONG  {place}: {what}"));
     }
+    for Wrong { place, what } in &found.not_compared {
+        line(&mut out, format_args!("\nNOT COMPARED  {place}: {what}"));
+    }
     match found.ok {
-        true => line(&mut out, format_args!("all is well")),
+        true if found.not_compared.is_empty() => line(&mut out, format_args!("all is well")),
+        true => line(
+            &mut out,
+            format_args!("\nnothing is wrong with what was compared, and not all of it was"),
+        ),
         false => line(
             &mut out,
             format_args!("\n{} found in {}", problems(found.findings.len()), found.path),
@@ -146,5 +156,42 @@ impl Drop for Scratch {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "a temporary directory could not be deleted");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(verdict: &Verdict) -> (String, serde_json::Value) {
+        let arguments = Arguments {
+            path: PathBuf::from("data"),
+        };
+        let found = found(&arguments, verdict);
+        (text(&found), serde_json::to_value(&found).expect("JSON"))
+    }
+
+    #[test]
+    fn all_is_well_only_where_all_was_compared() {
+        let mut verdict = Verdict::default();
+        let (told, json) = shown(&verdict);
+        assert!(told.contains("all is well"), "{told}");
+        assert_eq!(json["not_compared"], serde_json::json!([]));
+
+        verdict.not_compared.push(Finding {
+            place: "log on snapshot".to_owned(),
+            what: "too much of it".to_owned(),
+        });
+        let (told, json) = shown(&verdict);
+        assert!(
+            told.contains("NOT COMPARED  log on snapshot: too much of it"),
+            "{told}"
+        );
+        assert!(
+            told.contains("not all of it was") && !told.contains("all is well"),
+            "{told}"
+        );
+        assert_eq!(json["ok"], true);
+        assert_eq!(json["not_compared"][0]["what"], "too much of it");
     }
 }

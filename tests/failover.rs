@@ -29,6 +29,56 @@ fn killing_the_leader_loses_nothing_and_does_nothing_twice() {
 }
 
 #[test]
+fn a_new_leader_says_that_the_one_before_it_is_gone() {
+    let cluster = Cluster::start(3);
+    cluster.ok(&["kv", "put", "site/name", "north"]);
+    let dead = cluster.leader();
+    cluster.kill(dead);
+    let mut led = None;
+    eventually("another one leads", || {
+        led = cluster.others(dead).into_iter().find_map(|node| {
+            let status = cluster.status(node)?;
+            (status["role"] == "leader").then_some(node)
+        });
+        led.is_some()
+    });
+    let leader = led.expect("found above");
+    let silent = format!("onward_raft_peer_last_contact_ms{{node=\"{dead}\"}}");
+    let shown = cluster.metrics(leader);
+    assert!(
+        shown.contains_key(&silent),
+        "it is there before it is an alarm: {shown:?}"
+    );
+
+    // It never answered this leader, which knows nothing of it.
+    let alarm = format!("node {dead} has not answered for");
+    let mut status = serde_json::Value::Null;
+    eventually("the dead one is an alarm", || {
+        status = cluster.status(leader).unwrap_or_default();
+        status["alarms"].to_string().contains(&alarm)
+    });
+    for member in status["members"].as_array().expect("members") {
+        if member["id"] == dead {
+            assert!(member["last_contact_ms"].as_u64() > Some(5_000), "{member}");
+            assert!(member["lag"].is_null() && member["matched"].is_null(), "{member}");
+        } else {
+            assert!(
+                member["lag"].as_u64() < Some(3) && member["lag"].is_u64(),
+                "{member}"
+            );
+        }
+    }
+    let shown = cluster.ok(&["cluster", "status"]);
+    assert!(shown.contains(&alarm), "{shown}");
+    let revived = cluster.revive(dead);
+    eventually("it is no alarm any more", || {
+        let status = cluster.status(leader).unwrap_or_default();
+        status["alarms"].as_array().is_some_and(Vec::is_empty)
+    });
+    drop(revived);
+}
+
+#[test]
 fn a_power_cut_of_all_nodes_loses_nothing() {
     let cluster = Cluster::start(3);
     let load = Load::start(&cluster, 8);

@@ -187,6 +187,14 @@ fn what_would_cost_the_majority_or_overlap_is_refused_and_says_what_to_do() {
     let again = cluster.ok(&["cluster", "add", "127.0.0.1:9", "--no-wait", "-o", "json"]);
     let again: Value = serde_json::from_str(&again).expect("JSON");
     assert_eq!(again["node"], awaited["node"], "asking again is harmless");
+    let status = leader_status(&cluster);
+    let mut members_seen = status["members"].as_array().expect("members").iter();
+    let place = members_seen.find(|member| member["id"] == awaited["node"]);
+    let place = place.expect("a place is kept");
+    assert!(
+        place["last_contact_ms"].is_null() && place["lag"].is_null(),
+        "nobody waits for an answer from where nobody is yet: {place}"
+    );
     let give_up = format!("onward cluster remove {id}");
     for overlapping in [
         &["cluster", "add", "127.0.0.1:10", "--no-wait"][..],
@@ -380,28 +388,70 @@ fn a_node_that_is_given_up_on_its_way_stops_and_one_that_lost_its_disk_takes_its
     drop((joining, again));
 }
 
-#[test]
-fn a_node_that_is_killed_in_the_middle_of_its_snapshot_goes_on_when_it_is_back() {
-    let cluster = Cluster::start(3).restart_with(|config| {
-        let config = config.replace("snapshot_entries = 200000", "snapshot_entries = 100");
-        config.replace("snapshot_keep_entries = 250000", "snapshot_keep_entries = 10")
-    });
-    // So much that a snapshot takes a while, and so many entries that the log alone is not enough.
-    let value = "v".repeat(1 << 20);
-    for number in 0..48 {
-        let url = format!("{}/v1/kv/bulk/{number}", cluster.nodes[0].http);
+/// A configuration with which a member that lacks more than a few entries is sent a snapshot.
+fn keeping_little_log(config: &str) -> String {
+    let config = config.replace("snapshot_entries = 200000", "snapshot_entries = 100");
+    config.replace("snapshot_keep_entries = 250000", "snapshot_keep_entries = 10")
+}
+
+/// Writes so many MiB that a snapshot takes a while: a value of one MiB again and again.
+fn fill(cluster: &Cluster, through: u64, value: &[u8], times: usize) {
+    for number in 0..times {
+        let url = format!("{}/v1/kv/bulk/{number}", cluster.node(through).http);
         let put = cluster
             .http
             .put(url)
             .header("Content-Type", "application/octet-stream");
-        assert!(
-            put.body(value.clone())
-                .send()
-                .expect("answers")
-                .status()
-                .is_success()
-        );
+        let answer = put.body(value.to_vec()).send().expect("answers");
+        assert!(answer.status().is_success());
     }
+}
+
+#[test]
+fn a_voter_is_not_removed_while_another_lacks_so_much_that_writes_would_wait_for_it() {
+    let cluster = Cluster::start(3).restart_with(|config| {
+        keeping_little_log(config).replace("snapshot_mib_per_second = 128", "snapshot_mib_per_second = 1")
+    });
+    let leader = cluster.leader();
+    let [late, other] = cluster.others(leader)[..] else {
+        panic!("three nodes")
+    };
+    cluster.kill(late.id);
+    // At one MiB a second it lasts far longer than the leader waits: these bytes do not compress.
+    let bytes = std::iter::repeat_with(|| uuid::Uuid::new_v4().into_bytes());
+    let value: Vec<u8> = bytes.take(1 << 16).flatten().collect();
+    fill(&cluster, leader, &value, 12);
+    fill_until_the_log_is_cut(&cluster);
+    let revived = cluster.spawn(late, &[]);
+    eventually("it answers the leader, and gets the snapshot", || incoming(late));
+    let remove = ["cluster", "remove", &other.id.to_string(), "--yes"];
+    let behind = |why: &str| {
+        why.contains(&format!("node {} is ", late.id))
+            && why.contains("behind")
+            && why.contains("wait for it")
+    };
+    let needed = refused(&cluster, &remove);
+    assert!(behind(&needed) && !needed.contains("does not answer"), "{needed}");
+    assert!(incoming(late), "it was refused because of the snapshot");
+    cluster.ok(&["kv", "put", "meanwhile", "written"]);
+    assert_eq!(voters(&cluster).len(), 3);
+    // Nothing else keeps the other from going, and nothing waits once it may.
+    eventually("it has caught up, and the other goes", || {
+        let asked = cluster.cli(&remove);
+        let why = String::from_utf8_lossy(&asked.stderr);
+        assert!(asked.status.success() || behind(&why), "{why}");
+        asked.status.success()
+    });
+    assert_eq!(voters(&cluster).len(), 2);
+    cluster.ok(&["kv", "put", "afterwards", "written"]);
+    drop(revived);
+}
+
+#[test]
+fn a_node_that_is_killed_in_the_middle_of_its_snapshot_goes_on_when_it_is_back() {
+    let cluster = Cluster::start(3).restart_with(keeping_little_log);
+    // So many entries that the log alone is not enough.
+    fill(&cluster, 1, "v".repeat(1 << 20).as_bytes(), 48);
     let written = fill_until_the_log_is_cut(&cluster);
     let (joiner, id) = (4..9)
         .find_map(|turn| killed_in_its_snapshot(&cluster, turn))

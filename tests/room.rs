@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 /// The size of the disk, and what is kept free on it: more than the databases may yet write out of their memory, and
 /// than compactions write before they let go of what they read.
-const DISK_MIB: u64 = 2000;
+const DISK_MIB: u64 = 2600;
 const RESERVE_MIB: u64 = 800;
 const VALUE_BYTES: usize = 256 << 10;
 /// Refused for so long, it is not the node that makes room any more: it lets go of what it can every 2 s.
 const FOR_GOOD: Duration = Duration::from_secs(15);
+
+/// How long compacting may take: between two pieces the node waits until the files of the one before are free.
+const COMPACTED_AFTER: Duration = Duration::from_secs(240);
 
 /// Bytes that do not compress.
 fn value(seed: u64) -> Vec<u8> {
@@ -77,6 +80,42 @@ fn on_a_small_disk(cluster: &Cluster) -> Node {
     process
 }
 
+/// The revision that an answer names.
+fn revision(answer: &reqwest::blocking::Response) -> u64 {
+    let header = answer.headers().get("onward-revision").expect("a revision");
+    header.to_str().expect("text").parse().expect("a number")
+}
+
+/// A compaction keeps a copy of all rows, more than is free: the node lets go of events as fast as the copy grows.
+/// Earlier revisions, which need a copy of the database, are not put together, neither the `first` one nor any other.
+fn compacts_in_the_room_that_there_is(cluster: &Cluster, process: &mut Node, first: Option<u64>) {
+    let node = cluster.node(1);
+    let read = |query: &str| {
+        let url = format!("{}/v1/kv/room%2F0{query}", node.http);
+        let read = cluster.http.get(url).header("Accept", "application/json");
+        read.send().expect("the node answers")
+    };
+    let past = read(&format!("?at={}", first.expect("something was written")));
+    assert_eq!(past.status().as_u16(), 503);
+    let problem: serde_json::Value = past.json().expect("a problem document");
+    assert_eq!(problem["code"], "history_not_ready");
+    let detail = problem["detail"].as_str().expect("a text");
+    assert!(detail.contains("nearly full"), "{detail}");
+
+    let head = revision(&read("")).to_string();
+    cluster.ok(&["event", "compact", "--to", &head, "--yes"]);
+    let began = Instant::now();
+    let is_compacted = || {
+        let log = std::fs::read_to_string(node.dir.join("onward.log")).expect("a log");
+        log.contains("the events up to the floor of the journal are folded")
+    };
+    while !is_compacted() {
+        assert!(process.0.try_wait().expect("a child").is_none(), "the node ended");
+        assert!(began.elapsed() < COMPACTED_AFTER, "the journal is not compacted");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 #[test]
 fn a_disk_that_fills_up_takes_no_writes_and_gets_over_it() {
     let cluster = Cluster::start(1);
@@ -92,10 +131,12 @@ fn a_disk_that_fills_up_takes_no_writes_and_gets_over_it() {
     };
     // What the node can let go of by itself makes room once or twice; then there is none left.
     let mut written = 0;
+    let mut first = None;
     let mut refused_since: Option<Instant> = None;
     while refused_since.is_none_or(|since| since.elapsed() < FOR_GOOD) {
         let answer = put(written);
         if answer.status().is_success() {
+            first = first.or_else(|| Some(revision(&answer)));
             written += 1;
             refused_since = None;
             let bytes = written * VALUE_BYTES as u64;
@@ -125,6 +166,8 @@ fn a_disk_that_fills_up_takes_no_writes_and_gets_over_it() {
         shown.contains("alarm") && shown.contains("nearly full"),
         "{shown}"
     );
+
+    compacts_in_the_room_that_there_is(&cluster, &mut process, first);
 
     // Everything that was acknowledged is read, and may go.
     for number in 0..written {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A cluster of `nodes` whose members have this section in their configuration.
-fn start(nodes: usize, section: &str) -> Cluster {
+pub fn start(nodes: usize, section: &str) -> Cluster {
     start_with(nodes, section, &[])
 }
 
@@ -32,7 +32,7 @@ fn start_with(nodes: usize, section: &str, environment: &[(&str, &str)]) -> Clus
     cluster.restart()
 }
 
-/// The whole backups in a directory, by time: name and revision.
+/// The whole backups in a directory, by name: name and revision.
 fn stored(dir: &Path) -> BTreeMap<String, u64> {
     let entries = std::fs::read_dir(dir).expect("a directory");
     let names = entries.map(|entry| {
@@ -127,6 +127,50 @@ fn the_leader_backs_up_on_schedule_and_the_next_one_goes_on() {
     }
 }
 
+/// A clock that was once far ahead has left a backup of its time; another cluster and a clock that was behind have, too.
+#[test]
+fn a_name_from_the_future_neither_hastens_backups_nor_costs_the_good_ones() {
+    const INTERVAL: Duration = Duration::from_secs(2);
+    let place = tempfile::tempdir().expect("a directory");
+    let section = format!(
+        "\n[backup]\ninterval_s = {}\nkeep = 2\ndirectory = '{}'\n",
+        INTERVAL.as_secs(),
+        place.path().display()
+    );
+    let cluster = start(1, &section);
+    eventually("the first is there", || !stored(place.path()).is_empty());
+    let (good, _) = stored(place.path()).pop_last().expect("one");
+    let identity = good.split_at(good.rfind("-r").expect("a revision")).0;
+    let identity = identity.rsplit_once('-').expect("a time").0.to_owned();
+    // The year 2100, and 1970.
+    let planted = [
+        format!("{identity}-4102444800000-r1.backup"),
+        format!("{identity}-0000000000001-r2.backup"),
+    ];
+    let foreign = "onward-00000000-0000-0000-0000-000000000007-0000000000001-r1.backup";
+    for name in planted.iter().map(String::as_str).chain([foreign]) {
+        std::fs::write(place.path().join(name), "").expect("writable");
+    }
+    let taken = || schedule(&cluster, 1)["taken"].as_u64().expect("a number");
+    let (began, before) = (Instant::now(), taken());
+    eventually("what is of an old revision goes, whatever its time", || {
+        assert_ne!(schedule(&cluster, 1)["newest"]["name"], planted[0]);
+        let there = stored(place.path());
+        planted.iter().all(|name| !there.contains_key(name))
+    });
+    eventually("it goes on", || taken() >= before + 3);
+    let most = began.elapsed().as_millis() / INTERVAL.as_millis() + 1;
+    let count = u128::from(taken() - before);
+    assert!(count <= most, "{count} were taken, where {most} were due");
+    assert!(place.path().join(foreign).exists(), "it is another cluster's");
+}
+
+/// What `/v1/cluster` has an operator see to.
+fn alarms(cluster: &Cluster, node: u64) -> String {
+    let status = cluster.status(cluster.node(node)).expect("the node answers");
+    status["alarms"].to_string()
+}
+
 #[test]
 fn a_destination_that_fails_is_counted_and_said() {
     let place = tempfile::tempdir().expect("a directory");
@@ -142,11 +186,19 @@ fn a_destination_that_fails_is_counted_and_said() {
         error.contains("not-there") && error.contains("No such file"),
         "{error}"
     );
+    let alarms_said = alarms(&cluster, 1);
+    assert!(
+        alarms_said.contains("scheduled backups to") && alarms_said.contains("No such file"),
+        "{alarms_said}"
+    );
+    let age = || cluster.metric(cluster.node(1), "onward_backup_last_success_age_seconds");
+    eventually("the age counts though none ever succeeded", || age() >= 3.0);
     cluster.ok(&["kv", "put", "a", "1"]);
     std::fs::create_dir(&gone).expect("a directory");
     eventually("it goes on", || {
         !stored(&gone).is_empty() && schedule(&cluster, 1)["error"].is_null()
     });
+    eventually("nothing is wrong any more", || alarms(&cluster, 1) == "[]");
 }
 
 /// A server of the S3 protocol.
@@ -240,6 +292,40 @@ impl S3 {
         }
     }
 
+    /// From now on each request is checked. Returns the credentials that are good, an id and a secret.
+    fn check_credentials(&self) -> (String, String) {
+        let asked = |action: &str, more: &str| {
+            let request = self.http.post(&self.endpoint).header(
+                "Authorization",
+                "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0",
+            );
+            let request = request
+                .header("Content-Type", "application/x-www-form-urlencoded")
+                .body(format!(
+                    "Action={action}&UserName=onward&Version=2010-05-08{more}"
+                ));
+            let answer = request.send().expect("it answers");
+            assert!(answer.status().is_success(), "{action}: {}", answer.status());
+            answer.text().expect("text")
+        };
+        asked("CreateUser", "");
+        let key = asked("CreateAccessKey", "");
+        let field = |name: &str| {
+            let rest = key.split_once(&format!("<{name}>")).expect("the field").1;
+            rest.split_once('<').expect("its end").0.to_owned()
+        };
+        let policy =
+            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
+        asked(
+            "PutUserPolicy",
+            &format!("&PolicyName=all&PolicyDocument={policy}"),
+        );
+        let check = self.http.post(format!("{}/moto-api/reset-auth", self.endpoint));
+        let check = check.header("Content-Type", "text/plain").body("0");
+        assert!(check.send().expect("it answers").status().is_success());
+        (field("AccessKeyId"), field("SecretAccessKey"))
+    }
+
     /// The names of the objects.
     fn names(&self) -> Vec<String> {
         let url = format!("{}/backups?list-type=2&prefix=site/", self.endpoint);
@@ -276,10 +362,14 @@ const SECRET: &str = "hush-hush-0123456789";
 
 /// The section of a configuration that backs up to `server`, with a file of credentials in `dir`.
 fn section(dir: &Path, server: &S3) -> String {
+    section_with(dir, server, ("KEYID7", SECRET))
+}
+
+fn section_with(dir: &Path, server: &S3, (id, secret): (&str, &str)) -> String {
     let credentials = dir.join("credentials.toml");
     std::fs::write(
         &credentials,
-        format!("access_key_id = \"KEYID7\"\nsecret_access_key = \"{SECRET}\"\n"),
+        format!("access_key_id = \"{id}\"\nsecret_access_key = \"{secret}\"\n"),
     )
     .expect("writable");
     std::fs::set_permissions(&credentials, std::fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -369,4 +459,60 @@ fn an_s3_store_is_spoken_to_over_tls() {
         requests.contains("PUT /backups/site/onward-") || requests.contains("uploadId="),
         "{requests}"
     );
+}
+
+/// What is said where the store refuses: once it is, in the status, the log and the alarm.
+fn refusal(cluster: &Cluster) -> String {
+    eventually("it fails and says so", || {
+        schedule(cluster, 1)["failures"].as_u64() >= Some(1) && !schedule(cluster, 1)["error"].is_null()
+    });
+    let log = std::fs::read_to_string(cluster.node(1).dir.join("onward.log")).expect("a log");
+    let said = schedule(cluster, 1)["error"]
+        .as_str()
+        .expect("an error")
+        .to_owned();
+    for text in [&said, &alarms(cluster, 1), &log] {
+        assert!(text.contains("bucket `"), "it names the bucket: {text}");
+        assert!(!text.contains(SECRET) && !text.contains("KEYID7"), "{text}");
+    }
+    said
+}
+
+#[test]
+fn a_bucket_that_is_missing_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = S3::start(dir.path());
+    let section = section(dir.path(), &server).replace("'backups'", "'elsewhere'");
+    let cluster = start(1, &section);
+    let said = refusal(&cluster);
+    assert!(
+        said.contains("the bucket `elsewhere` is not there: it has to be made first"),
+        "{said}"
+    );
+    let made = server.http.put(format!("{}/elsewhere", server.endpoint)).send();
+    assert!(made.expect("it answers").status().is_success());
+    eventually("it goes on", || {
+        schedule(&cluster, 1)["taken"].as_u64() >= Some(1) && schedule(&cluster, 1)["error"].is_null()
+    });
+}
+
+#[test]
+fn a_store_that_refuses_the_secret_is_named_and_the_secret_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = S3::start(dir.path());
+    let (id, secret) = server.check_credentials();
+    let cluster = start(1, &section_with(dir.path(), &server, (&id, SECRET)));
+    let said = refusal(&cluster);
+    assert!(
+        said.contains("the bucket `backups` is not open to these credentials")
+            && said.contains("SignatureDoesNotMatch")
+            && !said.contains(&id),
+        "{said}"
+    );
+    assert_eq!(schedule(&cluster, 1)["taken"], 0);
+    drop(cluster);
+    let cluster = start(1, &section_with(dir.path(), &server, (&id, &secret)));
+    eventually("with the right one they are taken", || {
+        schedule(&cluster, 1)["taken"].as_u64() >= Some(1)
+    });
 }

@@ -3,6 +3,7 @@
 use crate::answer::{Done, Seen};
 use crate::metrics::Metrics;
 use crate::problem::{self, CONTENT_INVALID, Problem};
+use crate::receiving::Receiving;
 use crate::request::{Call, Fresh};
 use onward_statemachine::ports::{Backups, Cluster, Freshness, Proposal, Proposer, Reader, Schedule};
 use onward_statemachine::{Command, Fault, Outcome, Revision, View, history, system};
@@ -61,6 +62,8 @@ pub struct Limits {
     /// The largest body of an object transaction, a batch or a manifest, in bytes: base64 costs a third on top of what
     /// the log takes.
     pub large_body_bytes: usize,
+    /// The bytes of bodies that are being received at a time, in all.
+    pub receiving_bytes: usize,
     /// How long a write waits for its outcome, in ms.
     pub deadline_ms: u64,
     /// The streams that are open at a time.
@@ -76,6 +79,7 @@ impl Default for Limits {
         Limits {
             body_bytes: 3 << 19,
             large_body_bytes: 6 << 20,
+            receiving_bytes: 256 << 20,
             deadline_ms: 10_000,
             streams: 4096,
             progress_ms: 5_000,
@@ -97,6 +101,7 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) services: Services,
     pub(crate) metrics: Metrics,
+    pub(crate) receiving: Receiving,
     streams: Arc<Semaphore>,
 }
 
@@ -110,9 +115,11 @@ impl std::ops::Deref for App {
 impl App {
     pub(crate) fn new(services: Services, metrics: Metrics) -> Self {
         let streams = Arc::new(Semaphore::new(services.limits.streams));
+        let receiving = Receiving::new(services.limits.receiving_bytes);
         App(Arc::new(Inner {
             services,
             metrics,
+            receiving,
             streams,
         }))
     }

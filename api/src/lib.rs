@@ -23,6 +23,7 @@ mod manifest;
 mod metrics;
 mod params;
 pub mod problem;
+mod receiving;
 mod request;
 mod routes;
 mod stream;

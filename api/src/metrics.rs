@@ -34,9 +34,10 @@ impl RouteStats {
         self.times.count(took);
     }
 
-    /// The span of one request, for whoever wants to follow it through the logs.
+    /// The span of one request, for whoever wants to follow it through the logs. Who proposes its command records the id.
     pub(crate) fn span(&self, path: &str) -> tracing::Span {
-        tracing::debug_span!("http", method = self.method, path)
+        let command_id = tracing::field::Empty;
+        tracing::debug_span!("http", method = self.method, path, command_id)
     }
 }
 

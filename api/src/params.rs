@@ -284,11 +284,31 @@ query! {
     }
 }
 query! {
+    /// A read of what has no past.
+    Now {
+        /// How fresh.
+        fresh: Present,
+    }
+}
+query! {
     /// A list.
     List {
         /// How fresh.
         fresh: Fresh,
         /// Which page.
         page: Page,
+    }
+}
+
+/// No parameters: of a look at the node that is asked, as it is. One that is there is refused, and not overlooked.
+#[derive(Debug, Clone)]
+pub(crate) struct Nothing;
+
+impl Query for Nothing {
+    fn documented() -> Vec<Param> {
+        Vec::new()
+    }
+    fn take(_pairs: &mut Pairs) -> Result<Self, Problem> {
+        Ok(Nothing)
     }
 }

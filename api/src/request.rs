@@ -37,27 +37,29 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeJson<T> {
         if axum::body::HttpBody::is_end_stream(request.body()) {
             return Ok(MaybeJson(T::default()));
         }
-        json(request, app.services.limits.body_bytes).await.map(MaybeJson)
+        json(request, app, app.services.limits.body_bytes)
+            .await
+            .map(MaybeJson)
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        json(request, app.services.limits.body_bytes).await.map(Json)
+        json(request, app, app.services.limits.body_bytes).await.map(Json)
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for LargeJson<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        json(request, app.services.limits.large_body_bytes)
+        json(request, app, app.services.limits.large_body_bytes)
             .await
             .map(LargeJson)
     }
 }
 
-async fn json<T: DeserializeOwned>(request: Request, max: usize) -> Result<T, Problem> {
+async fn json<T: DeserializeOwned>(request: Request, app: &App, max: usize) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     let kind = content_type(&parts.headers);
     if !is_json(kind) {
@@ -65,7 +67,7 @@ async fn json<T: DeserializeOwned>(request: Request, max: usize) -> Result<T, Pr
             "the body has Content-Type `{kind}`; this route takes `application/json`"
         )));
     }
-    let bytes = read_body(&parts.headers, body, max).await?;
+    let bytes = read_body(&parts.headers, body, app, max).await?;
     parse_json(&bytes)
 }
 
@@ -92,7 +94,7 @@ impl<T: DeserializeOwned> FromRequest<App> for BytesOr<T> {
                  `application/json`"
             )));
         }
-        let bytes = read_body(&parts.headers, body, app.services.limits.body_bytes).await?;
+        let bytes = read_body(&parts.headers, body, app, app.services.limits.body_bytes).await?;
         Ok(if raw {
             BytesOr::Bytes(bytes)
         } else {
@@ -134,7 +136,7 @@ async fn discard(mut body: Body) {
     }
 }
 
-async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Problem> {
+async fn read_body(headers: &HeaderMap, mut body: Body, app: &App, max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         BODY_TOO_LARGE.because(format!(
             "the body is larger than the {max} bytes that this route takes"
@@ -150,6 +152,7 @@ async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<By
         }
         return Err(too_large());
     }
+    let mut held = app.receiving.none();
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -158,6 +161,11 @@ async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<By
         if parts.len() + whole.as_ref().map_or(0, Bytes::len) + bytes.len() > max {
             discard(body).await;
             return Err(too_large());
+        }
+        if let Err(problem) = held.add(bytes.len()) {
+            drop((bytes, whole, parts));
+            discard(body).await;
+            return Err(problem);
         }
         // Most bodies come in one piece, which needs no copy.
         match (whole.take(), parts.is_empty()) {

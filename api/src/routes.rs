@@ -78,14 +78,19 @@ impl Operation {
             "Idempotency-Key",
             "UUID version 7 of the demand; send it again with each retry and it is done once",
         ));
-        self.says_who()
-    }
-
-    /// The route changes something in somebody's name.
-    pub(crate) fn says_who(mut self) -> Self {
         self.headers.push((
             "Onward-Actor",
             "who demands it, for the journal; `http:<peer address>` if not said",
+        ));
+        self
+    }
+
+    /// The route changes the cluster in somebody's name, which no log entry has room for.
+    pub(crate) fn logs_who(mut self) -> Self {
+        self.headers.push((
+            "Onward-Actor",
+            "who demands it, for the log of the node that is asked (it does not stand in the journal); `http:<peer address>` if \
+             not said",
         ));
         self
     }

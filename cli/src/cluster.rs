@@ -41,6 +41,13 @@ pub enum Command {
     /// Show where the scheduled backups stand
     #[command(after_help = examples!["cluster backups", "cluster backups -o json"])]
     Backups,
+    /// Show the hash of the whole state of the server that is asked, to compare replicas: those at one revision have the
+    /// same
+    #[command(after_help = examples![
+        "cluster hash",
+        "cluster hash --server 10.0.0.2:7400 -o json   of this one",
+    ])]
+    Hash,
 }
 
 /// Runs a command on the cluster.
@@ -53,33 +60,56 @@ pub(crate) async fn run(session: &mut Session<'_>, command: Command) -> Result {
         Command::Transfer(arguments) => member::transfer(session, arguments).await,
         Command::Backup(arguments) => backup::run(session, &arguments).await,
         Command::Backups => backup::show(session).await,
+        Command::Hash => hash(session).await,
     }
+}
+
+async fn hash(session: &mut Session<'_>) -> Result {
+    let answer = session.client.cluster_hash().await?;
+    let color = session.output.color();
+    session.output.show(&answer, |answer| {
+        let mut table = Table::new(&["NODE", "REVISION", "HASH"], &[]);
+        table.push(vec![
+            Cell::from(answer.value.node),
+            Cell::from(answer.revision),
+            Cell::from(&answer.value.hash),
+        ]);
+        table.render(false, color)
+    })
 }
 
 async fn status(session: &mut Session<'_>) -> Result {
     let asked = session.client.cluster().await?;
-    // How far the others are, only the leader knows; what is local is wanted of the node that was asked.
-    let elsewhere = asked.value.role != Role::Leader && session.client.consistency() != Consistency::Local;
-    let mut members = asked.value.members.iter();
-    let leader = members.find(|member| elsewhere && Some(member.id) == asked.value.leader);
-    let seen = match leader {
-        Some(leader) => Some(ask_leader(&session.client, leader, &asked.value).await),
-        None => None,
-    };
-    let status = match seen {
-        None => asked,
-        Some(Ok(seen)) => seen,
-        Some(Err(why)) => {
-            let node = asked.value.node;
-            session.output.message(&format!(
-                "{why}: shown is what node {node} knows, which is not how far the others are"
-            ));
-            asked
-        }
-    };
+    let (status, unreached) = as_leader_sees(&session.client, asked).await;
+    if let Some(why) = unreached {
+        session.output.message(&why);
+    }
     let color = session.output.color();
     let wide = session.output.wide();
     session.output.show(&status, |status| view(status, wide, color))
+}
+
+/// What the leader sees of the cluster that was `asked`: how far the others are, only it knows. Where it cannot be reached,
+/// what was asked, and a line that says so.
+pub(crate) async fn as_leader_sees(
+    client: &Client,
+    asked: Stamped<Status>,
+) -> (Stamped<Status>, Option<String>) {
+    // What is local is wanted of the node that was asked.
+    let elsewhere = asked.value.role != Role::Leader && client.consistency() != Consistency::Local;
+    let mut members = asked.value.members.iter();
+    let leader = members.find(|member| elsewhere && Some(member.id) == asked.value.leader);
+    let Some(leader) = leader else {
+        return (asked, None);
+    };
+    match ask_leader(client, leader, &asked.value).await {
+        Ok(seen) => (seen, None),
+        Err(why) => {
+            let node = asked.value.node;
+            let why = format!("{why}: shown is what node {node} knows, which is not how far the others are");
+            (asked, Some(why))
+        }
+    }
 }
 
 /// What the leader of the cluster that was `asked` sees, or why it cannot be asked.
@@ -138,6 +168,7 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
             )
             .field("snapshot", status.snapshot)
             .field("same state", format!("found at revision {}", status.agreed))
+            .field("feature level", feature_level(status))
             .field("log time", exact(status.log_time))
             .field(
                 "leader heard",
@@ -149,6 +180,13 @@ fn view(answer: &Stamped<Status>, wide: bool, color: bool) -> String {
         details.render(color),
         members(status).render(wide, color)
     )
+}
+
+/// What is in force, and what the node that answered knows; a server of an earlier release tells neither.
+fn feature_level(status: &Status) -> Cell {
+    let (level, max) = (status.feature_level, status.feature_level_max);
+    let node = status.node;
+    Cell::maybe((level > 0).then(|| format!("{level} in force, node {node} knows {max}")))
 }
 
 fn role(role: Role) -> &'static str {
@@ -174,7 +212,7 @@ fn disk_free(disk: Option<&Disk>) -> Cell {
 fn members(status: &Status) -> Table {
     let mut table = Table::new(
         &["NODE", "ROLE", "API", "LAG", "LAST CONTACT", "DISK FREE"],
-        &["PEERS", "MATCHED"],
+        &["PEERS", "MATCHED", "KNOWS LEVEL"],
     );
     for member in &status.members {
         let role = match (status.leader == Some(member.id), member.voter) {
@@ -191,6 +229,7 @@ fn members(status: &Status) -> Table {
             disk_free(member.disk.as_ref()),
             Cell::from(&member.peer_address),
             Cell::maybe(member.matched),
+            Cell::maybe(member.feature_level_max),
         ]);
     }
     table

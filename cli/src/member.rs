@@ -1,5 +1,6 @@
 //! `onward cluster add`, `replace`, `remove` and `transfer`: who belongs to the cluster, and who leads it.
 
+use crate::cluster::as_leader_sees;
 use crate::failure::{Failure, Result};
 use crate::session::{Session, count};
 use clap::Args;
@@ -127,8 +128,9 @@ async fn follow(session: &mut Session<'_>, admitted: Stamped<AdmittedMember>, wa
     ));
     let began = Instant::now();
     let mut told = String::new();
+    let mut unreached = None;
     loop {
-        match session.client.cluster().await.map_err(Failure::from) {
+        match look(session, &mut unreached).await {
             Ok(status) if status.revision < admitted.revision => {}
             Ok(status) => match arrival(&status.value, &admitted.value) {
                 Arrival::Votes(id) => return arrived(session, &admitted, &status.value, id),
@@ -160,6 +162,20 @@ async fn follow(session: &mut Session<'_>, admitted: Stamped<AdmittedMember>, wa
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What the leader sees, whichever node answers; it is said once that it cannot be reached.
+async fn look(session: &mut Session<'_>, unreached: &mut Option<String>) -> Result<Stamped<Status>> {
+    let asked = session.client.cluster().await?;
+    let (status, why) = as_leader_sees(&session.client, asked).await;
+    if let Some(why) = why
+        && unreached.is_none()
+    {
+        clear(session);
+        session.output.message(&format!("  {why}"));
+        *unreached = Some(why);
+    }
+    Ok(status)
 }
 
 /// Where a node is on its way.

@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::fault::leave;
 use crate::files::Files;
 use crate::report::Report;
+use crate::runtime::watch;
 use crate::state::State;
 use onward_statemachine::digest::{self, HashValue};
 use onward_statemachine::ports::Proposal;
@@ -33,7 +34,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Between two marks, where nothing is wrong.

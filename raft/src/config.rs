@@ -132,7 +132,7 @@ impl Default for SnapshotPolicy {
             entries: 100_000,
             log_bytes: 512 << 20,
             keep_entries: 250_000,
-            bytes_per_second: NonZeroU64::new(160 << 20),
+            bytes_per_second: NonZeroU64::new(128 << 20),
         }
     }
 }
@@ -145,6 +145,9 @@ pub struct Limits {
     /// The most bytes of commands under way on this node: they wait in RAM until they are applied, or answered by the
     /// leader.
     pub in_flight_bytes_max: usize,
+    /// The most reads that wait on this node to be fresh enough. As many as connections to its API, so that nobody who has
+    /// a connection of its own is turned away.
+    pub reads_waiting_max: usize,
     /// How much of the disk is kept free, in bytes: with less than that, writes that add are refused. `None` is a
     /// twentieth of the disk, at least 1280 MiB, at most 2 GiB and a quarter of the disk; 0 refuses nothing.
     pub disk_reserve_bytes: Option<u64>,
@@ -155,6 +158,7 @@ impl Default for Limits {
         Limits {
             in_flight_max: 8192,
             in_flight_bytes_max: 256 << 20,
+            reads_waiting_max: 16_384,
             disk_reserve_bytes: None,
         }
     }

@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     pub(crate) proposals_forwarded: AtomicU64,
     pub(crate) proposals_served_for_peers: AtomicU64,
     pub(crate) read_rounds: AtomicU64,
+    pub(crate) reads_overloaded: AtomicU64,
     pub(crate) leader_changes: AtomicU64,
     pub(crate) peer_refusals: AtomicU64,
     pub(crate) peer_connections: AtomicU64,
@@ -61,7 +62,8 @@ pub(crate) struct Steps {
     pub(crate) replicate: Histogram,
     /// Decided, evolved and written, with all that was applied together.
     pub(crate) apply: Histogram,
-    /// From there until the one who proposed it goes on.
+    /// From there until the one who proposed it goes on, if it is a caller of this node; or until its outcome is written to
+    /// the connection of the node that forwarded it.
     pub(crate) reply: Histogram,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::clock::ClusterClock;
 use crate::config::{InitialMember, Limits, SnapshotPolicy, Timings};
+use crate::contact::Expected;
 use crate::counters::Counters;
 use crate::fault::die;
 use crate::history::Queue;
@@ -9,6 +10,7 @@ use crate::identity::Identity;
 use crate::log::LogStore;
 use crate::member::Standing;
 use crate::peer::Peers;
+use crate::promise::Promise;
 use crate::read::Rounds;
 use crate::report::Reports;
 use crate::room::Room;
@@ -49,6 +51,7 @@ pub(crate) struct Engine {
     parts: Parts,
     pub(crate) rounds: Rounds,
     pub(crate) reports: Reports,
+    pub(crate) expected: Expected,
     pub(crate) room: Room,
     /// Told when there is something for the leader to settle.
     pub(crate) judge: Notify,
@@ -79,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) standing: Standing,
     /// The initial members, where this node is one.
     pub(crate) founders: Vec<InitialMember>,
+    pub(crate) promise: Promise,
 }
 
 impl Deref for Engine {
@@ -99,6 +103,7 @@ impl Engine {
             parts,
             rounds: Rounds::default(),
             reports: Reports::default(),
+            expected: Expected::default(),
             room: Room::default(),
             judge: Notify::new(),
             queue: Queue::default(),
@@ -143,6 +148,11 @@ impl Engine {
         self.leadership.borrow().leader.clone()
     }
 
+    /// The term that this node knows of.
+    pub(crate) fn term(&self) -> u64 {
+        self.leadership.borrow().term
+    }
+
     /// Follows who leads.
     pub(crate) fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
@@ -168,14 +178,28 @@ impl Engine {
     fn settle(&self) {
         if !self.trust.settled() {
             self.trust.settle(self.state.applied());
-            self.raft.runtime_config().elect(self.trust.settled());
+            self.let_stand();
+        }
+    }
+
+    /// Lets the node stand for election, unless it lacks what it acknowledged, or has promised not to.
+    fn let_stand(&self) {
+        let stands = self.trust.settled() && !self.promise.holds(Instant::now());
+        self.raft.runtime_config().elect(stands);
+    }
+
+    /// Lets the node stand for election once what it promised is over.
+    pub(crate) async fn keep_promise(self: Arc<Self>) {
+        let over = self.token().run_until_cancelled(self.promise.is_over());
+        if over.await.flatten().is_some() {
+            self.let_stand();
         }
     }
 
     /// Takes this node for a founding member, if it was its present life that was fresh.
     pub(crate) fn found(&self, lives: &Lives) -> io::Result<bool> {
         let founded = self.trust.found(self.identity.node, lives)?;
-        self.raft.runtime_config().elect(self.trust.settled());
+        self.let_stand();
         Ok(founded)
     }
 
@@ -194,6 +218,7 @@ impl Engine {
         loop {
             let now = {
                 let metrics = metrics.borrow_watched();
+                self.expected.note(&metrics);
                 let leader = metrics.current_leader.and_then(|id| {
                     let node = metrics.membership_config.get_node(&id)?;
                     Some((id, node.clone()))

@@ -2,7 +2,8 @@
 //! what retention asks for.
 //!
 //! The floor moves in the log, the same for all. What follows from it on disk each node does in its own time: it folds
-//! the events below the floor into the base, and only then lets go of them.
+//! the events below the floor into the base, and only then lets go of them. On a disk that is nearly full it puts that
+//! off until there is room for it ([`crate::room`]), and puts no earlier states together.
 
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -25,6 +26,8 @@ const WAIT_MAX: Duration = Duration::from_secs(8);
 const RETRY_AFTER_MS: u64 = 1000;
 /// The earlier states that are waited for at a time.
 const WAITING_MAX: usize = 64;
+/// How often it is looked whether there is room to move the base.
+const PUT_OFF_INTERVAL: Duration = Duration::from_secs(1);
 /// How often copies are looked at that nobody reads.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the leader looks whether retention asks for something.
@@ -57,6 +60,14 @@ impl Engine {
         if let Some(past) = self.state.pasts.find(to) {
             return Ok(past);
         }
+        if let Some(own) = self.room.own_shortage() {
+            return Err(PastError::NoRoom {
+                at,
+                free_bytes: own.free_bytes,
+                reserve_bytes: own.reserve_bytes,
+                retry_after_ms: RETRY_AFTER_MS,
+            });
+        }
         if self.queue.waiting.fetch_add(1, Relaxed) >= WAITING_MAX {
             self.queue.waiting.fetch_sub(1, Relaxed);
             return Err(not_ready);
@@ -80,8 +91,13 @@ impl Engine {
         let making = self.queue.making.clone();
         let _alone = self.closing.run_until_cancelled(making.lock()).await?;
         let engine = self.clone();
-        let made = blocking(move || engine.state.make_past(at, || !engine.closing.is_cancelled()));
-        match made.await {
+        // Room may have run out meanwhile, and may do so while it is made.
+        let goes_on = move || !engine.closing.is_cancelled() && engine.room.own_shortage().is_none();
+        if !goes_on() {
+            return None;
+        }
+        let state = self.state.clone();
+        match blocking(move || state.make_past(at, goes_on)).await {
             Ok(Ok(Made::Whole(past))) => Some(past),
             Ok(Ok(Made::Stopped)) => None,
             Ok(Err(error)) | Err(error) => {
@@ -98,20 +114,43 @@ impl Engine {
             let engine = self.clone();
             // A crash may have come between the folding of events and letting go of them.
             settle(blocking(move || engine.state.cut_journal()).await);
+            let mut told = false;
             loop {
                 floor.mark_unchanged();
-                while self.advance_base().await {}
+                let pause = self.move_base(&mut told).await;
                 let engine = self.clone();
                 // Closing a database and deleting it takes a while.
                 drop(blocking(move || engine.state.pasts.let_go(IDLE_MAX)).await);
                 tokio::select! {
                     _ = floor.changed() => {}
-                    () = tokio::time::sleep(TIDY_INTERVAL) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         };
         self.closing.run_until_cancelled(work).await;
         self.state.pasts.let_go(Duration::ZERO);
+    }
+
+    /// Moves the base up to the floor of the journal, or as far as there is room for that; says when to look again. That
+    /// it is put off is `told` once.
+    async fn move_base(self: &Arc<Self>, told: &mut bool) -> Duration {
+        while self.room.lets_base_move() {
+            if !self.advance_base().await {
+                *told = false;
+                return TIDY_INTERVAL;
+            }
+        }
+        if !self.state.base_is_behind() {
+            return TIDY_INTERVAL;
+        }
+        if !std::mem::replace(told, true) {
+            tracing::warn!(
+                base = %self.state.base(),
+                "the journal was compacted, but this node lets go of its part later: the disk is nearly full; enlarge \
+                 it, or delete what is not needed"
+            );
+        }
+        PUT_OFF_INTERVAL
     }
 
     /// One step; then as long a rest, for those who wait for an answer go first.

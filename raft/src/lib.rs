@@ -19,10 +19,12 @@
 //! It decides nothing about a command: that is the state machine's. It answers no client: that is the API's.
 
 mod agreement;
+mod alarms;
 mod backup;
 mod catch_up;
 mod clock;
 mod config;
+mod contact;
 mod counters;
 mod engine;
 mod fault;
@@ -37,6 +39,7 @@ mod metrics;
 mod node;
 mod note;
 mod peer;
+mod promise;
 mod propose;
 mod purge;
 mod read;

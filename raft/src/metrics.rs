@@ -1,5 +1,6 @@
 //! The numbers of the engine as `/metrics` shows them. All of them are there from the start, at 0 where nothing has
-//! happened: who watches a number must find it before it moves.
+//! happened: who watches a number must find it before it moves. What a leader knows of the others is there while it leads:
+//! how long each has been silent from the start, how far it lags once it has answered this leader.
 
 use crate::engine::Engine;
 use crate::room::Stage;
@@ -60,6 +61,11 @@ fn counted(engine: &Engine) -> Vec<Metric> {
             &counters.snapshots_installed,
         ),
         (
+            "onward_raft_backups_streamed_total",
+            "Backups that this node streamed to their end, asked for or on schedule.",
+            &counters.backups_streamed,
+        ),
+        (
             "onward_raft_proposals_total",
             "Proposals made on this node.",
             &counters.proposals,
@@ -88,6 +94,11 @@ fn counted(engine: &Engine) -> Vec<Metric> {
             "onward_raft_read_rounds_total",
             "Rounds of reads asked of the leader.",
             &counters.read_rounds,
+        ),
+        (
+            "onward_raft_reads_overloaded_total",
+            "Reads turned away.",
+            &counters.reads_overloaded,
         ),
         (
             "onward_raft_leader_changes_total",
@@ -232,6 +243,16 @@ fn standing(engine: &Engine, status: &ClusterStatus) -> Vec<Metric> {
             counters.hash_disputed.load(Relaxed),
         ),
         (
+            "onward_raft_feature_level",
+            "The feature level that is in force.",
+            u64::from(status.feature_level),
+        ),
+        (
+            "onward_raft_feature_level_max",
+            "The highest feature level that this node's release knows.",
+            u64::from(status.feature_level_max),
+        ),
+        (
             "onward_raft_clock_offset_ms",
             "How far this machine's clock is from that of most members, whether ahead or behind.",
             engine.clock.offset_ms().unsigned_abs(),
@@ -248,7 +269,8 @@ fn timed(engine: &Engine) -> Vec<Metric> {
     let steps = counters.steps.all().into_iter().map(|(step, histogram)| {
         Metric::new(
             "onward_raft_write_step_seconds",
-            "How long writes take for each step of their way through this node (docs/operations.md).",
+            "How long writes take for each step of their way through this node; `reply`, on the leader, until its own caller \
+             goes on or the outcome is written to the connection of the node that forwarded it (docs/operations.md).",
             histogram.times().into(),
         )
         .labelled("step", &step)
@@ -285,7 +307,7 @@ fn peers(status: &ClusterStatus) -> Vec<Metric> {
         let matched = member.matched?;
         let lag = Metric::new(
             "onward_raft_peer_lag_entries",
-            "Entries that a member lacks, as the leader knows.",
+            "Entries that a member lacks, once it has answered this leader.",
             Reading::Gauge(status.last_log.0.saturating_sub(matched.0)),
         );
         Some(lag.labelled("node", &member.id))
@@ -293,7 +315,7 @@ fn peers(status: &ClusterStatus) -> Vec<Metric> {
     let contact = status.members.iter().filter_map(|member| {
         let contact = Metric::new(
             "onward_raft_peer_last_contact_ms",
-            "How long ago a member last answered the leader.",
+            "How long ago a member last answered the leader; where it never has, how long the leader has waited for it.",
             Reading::Gauge(member.last_contact_ms?),
         );
         Some(contact.labelled("node", &member.id))

@@ -16,6 +16,7 @@ use crate::peer::Peers;
 use crate::peer::net::Listen;
 use crate::peer::network::Factory;
 use crate::peer::server;
+use crate::promise::Promise;
 use crate::propose::NodeProposer;
 use crate::read::NodeReader;
 use crate::runtime::{Tasks, blocking};
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -240,6 +242,8 @@ impl Node {
         let standing = Standing::of(host.files.clone(), &config.data_dir).map_err(unreadable)?;
         let counters = Arc::new(Counters::default());
         let (log, state) = open_stores(&config, &host, counters.clone()).await?;
+        let began = Instant::now();
+        let promise = Promise::of(&log, identity.node.0, config.timings.lease(), began);
         let peers = Peers::new(
             host.net.clone(),
             (identity.node.0, identity.cluster_id),
@@ -252,7 +256,7 @@ impl Node {
         let store = StateStore::new(state.clone()).map_err(|error| engine_error(error.to_string()))?;
         let raft = Raft::new(
             identity.node.0,
-            raft_config(&config, trust.settled()).map_err(timings)?,
+            raft_config(&config, trust.settled() && !promise.holds(began)).map_err(timings)?,
             Factory {
                 peers: peers.clone(),
                 bytes_per_second: config.snapshots.bytes_per_second,
@@ -278,6 +282,7 @@ impl Node {
             trust,
             standing,
             founders: config.initial_members.clone(),
+            promise,
         });
         tracing::info!(
             node = engine.id(), cluster = %engine.cluster_id(), peer = %node.peer,
@@ -291,6 +296,7 @@ impl Node {
         tasks.spawn(engine.clone().keep_agreement());
         tasks.spawn(engine.clone().keep_room(config.limits));
         tasks.spawn(engine.clone().keep_clock());
+        tasks.spawn(engine.clone().keep_promise());
         tasks.spawn(engine.clone().settle_voters());
         tasks.spawn(engine.clone().watch_standing());
         tasks.spawn(engine.clone().keep_history());

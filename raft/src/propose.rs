@@ -234,6 +234,10 @@ impl Engine {
         let begun = Instant::now();
         let id = *proposal.command_id.get_or_insert_with(|| self.new_command_id());
         let span = tracing::debug_span!("propose", command_id = %id);
+        if !span.is_disabled() {
+            // The span of the request, which could not know an id that was made here.
+            tracing::Span::current().record("command_id", tracing::field::display(id));
+        }
         let result = self
             .propose_until_done(proposal, id, begun + Duration::from_millis(deadline_ms))
             .instrument(span.clone())

@@ -4,6 +4,9 @@
 //! until that is applied here. The leader is sure while a majority answered it within half of its lease, and otherwise asks a
 //! round of heartbeats. An answer may be a quarter of the lease older than it is taken for ([`crate::peer::network`]), so
 //! clocks may run apart by a quarter without harm. Other nodes ask the leader; all reads that wait share one round.
+//!
+//! No more than so many wait on a node: while nobody leads, or the leader does not answer, each of them would wait for seconds,
+//! and more would come all the time.
 
 use crate::engine::Engine;
 use crate::peer::frame::Lane;
@@ -12,8 +15,8 @@ use onward_statemachine::mutant::{self, Mutant};
 use onward_statemachine::ports::{BoxFuture, Freshness, Past, PastError, ReadError, Reader, Stamp};
 use onward_statemachine::{Fault, Revision, View, codec};
 use openraft::raft::linearizable_read::LinearizerOption;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -23,11 +26,15 @@ use tokio::time::Instant;
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two tries while nobody leads.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// When a read is to come again that found too many waiting.
+const OVERLOADED_RETRY_MS: u64 = 500;
 
 /// Reads that wait for the next round to the leader.
 #[derive(Default)]
 pub(crate) struct Rounds {
     waiting: Mutex<Waiting>,
+    /// The reads that wait to be fresh enough, for whichever reason.
+    admitted: AtomicUsize,
     /// Whether reads do without, which they never may: a planted bug.
     skipped: AtomicBool,
 }
@@ -38,7 +45,23 @@ struct Waiting {
     readers: Vec<oneshot::Sender<Option<u64>>>,
 }
 
+/// A read that waits, counted as long as it does.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Rounds {
+    /// Lets one more read wait; `None` where `max` of them do.
+    fn admit(&self, max: usize) -> Option<Waits<'_>> {
+        let before = self.admitted.fetch_add(1, Relaxed);
+        let waits = Waits(&self.admitted);
+        (before < max).then_some(waits)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,6 +145,26 @@ impl Engine {
         }
     }
 
+    /// Whether a read that asks for this needs not wait.
+    fn is_fresh(&self, freshness: Freshness) -> bool {
+        match freshness {
+            Freshness::Local => true,
+            Freshness::AtLeast(revision) => self.state.applied() >= revision,
+            Freshness::Linearizable => self.rounds.are_skipped(),
+        }
+    }
+
+    fn admit_read(&self) -> Result<Waits<'_>, ReadError> {
+        let max = self.limits.reads_waiting_max;
+        self.rounds.admit(max).ok_or_else(|| {
+            self.counters.reads_overloaded.fetch_add(1, Relaxed);
+            ReadError::Overloaded {
+                waiting: max,
+                retry_after_ms: OVERLOADED_RETRY_MS,
+            }
+        })
+    }
+
     async fn linearize(self: &Arc<Self>) -> Result<Revision, ReadError> {
         let until = Instant::now() + READ_DEADLINE;
         let mut leadership = self.watch_leadership();
@@ -175,14 +218,13 @@ pub(crate) struct NodeReader(pub(crate) Arc<Engine>);
 impl Reader for NodeReader {
     fn barrier(&self, freshness: Freshness) -> BoxFuture<'_, Result<Stamp, ReadError>> {
         Box::pin(async move {
-            match freshness {
-                Freshness::Local => {}
-                Freshness::Linearizable if self.0.rounds.are_skipped() => {}
-                Freshness::AtLeast(revision) => self.0.wait_applied(revision).await?,
-                Freshness::Linearizable => {
-                    let index = self.0.linearize().await?;
-                    self.0.wait_applied(index).await?;
-                }
+            if !self.0.is_fresh(freshness) {
+                let _waits = self.0.admit_read()?;
+                let wanted = match freshness {
+                    Freshness::AtLeast(revision) => revision,
+                    Freshness::Linearizable | Freshness::Local => self.0.linearize().await?,
+                };
+                self.0.wait_applied(wanted).await?;
             }
             Ok(self.0.stamp())
         })

@@ -1,17 +1,21 @@
 //! Room on the disk. A node whose disk fills up cannot write its log any more, and stops; so before it comes to that, the
 //! cluster takes no writes that add, and goes on taking those that delete.
 //!
-//! Each node measures its own disk and reports it ([`crate::report`]). The leader refuses when its own disk is short or
-//! those of a majority of the voters are: fewer than that, and the cluster goes on without them. A disk is short while
-//! less than the reserve is free, and until a quarter more than it is; below a quarter of the reserve, commands that
-//! only rewrite are refused as well.
+//! Each node measures its own disk and reports it ([`crate::report`]). The leader refuses when its own disk is short, or
+//! when a disk is and the voters that have room are no majority: with one, the cluster goes on without the others. Who is
+//! silent has none, for a disk that filled up ends its node: without that, the disks of a cluster would fill up one after
+//! the other, each time as the only one. Where no disk that is heard of is short, nothing is refused, whoever is silent.
 //!
-//! A node that is short lets go of what it can: of the older snapshots that make the past near, and, by taking new
-//! ones, of the log behind them and of the files that only earlier ones have; files of purged entries go at once.
+//! A disk is short while less than the reserve is free, and until a quarter more than it is; below a quarter of the
+//! reserve, commands that only rewrite are refused as well.
+//!
+//! A node that is short lets go of what it can: of the older snapshots that make the past near, of copies of earlier
+//! states, and, by taking new ones, of the log behind them and of the files that only earlier ones have; files of purged
+//! entries go at once. It makes no copies, and moves the base of the journal only while half of the reserve is free.
 
 use crate::config::Limits;
 use crate::engine::Engine;
-use crate::report::Report;
+use crate::report::{FRESH, Report};
 use crate::runtime::blocking;
 use onward_statemachine::footprint::Footprint;
 use onward_statemachine::{Command, Revision, digest, system};
@@ -113,6 +117,11 @@ impl Measured {
             stage: before.next(free_bytes, reserve_bytes),
         }
     }
+
+    /// Whether so many bytes more leave half of the reserve.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        self.free_bytes >= bytes.saturating_add(self.reserve_bytes / 2)
+    }
 }
 
 /// Whose disk keeps the cluster from taking writes.
@@ -129,6 +138,8 @@ pub(crate) struct Room {
     /// On the leader: the stage that writes are judged by, and whose disk that is.
     limit: AtomicU8,
     shortage: Mutex<Option<Shortage>>,
+    /// On the leader: its term, and when it was first known to lead in it.
+    leads_since: Mutex<Option<(u64, Instant)>>,
     /// Told when this node's disk comes to stand otherwise.
     pub(crate) moved: Notify,
 }
@@ -141,6 +152,28 @@ impl Room {
     /// This node's own disk; `None` where it cannot be measured.
     pub(crate) fn own(&self) -> Option<Measured> {
         *lock(&self.own)
+    }
+
+    /// How short this node's own disk is, where it is.
+    pub(crate) fn own_shortage(&self) -> Option<Measured> {
+        self.own().filter(|own| own.stage > Stage::Enough)
+    }
+
+    /// Whether the base of the journal may move. Each step adds before it lets go of anything, and what it adds has to be
+    /// flushed and compacted; where snapshots hold what it let go of, that is free only after the next one.
+    pub(crate) fn lets_base_move(&self) -> bool {
+        let short = self.own_shortage();
+        short.is_none_or(|own| own.free_bytes >= own.reserve_bytes / 2)
+    }
+
+    /// Whether the leader of `term` has led for so long that it has heard of everyone who can be heard.
+    fn has_heard_all(&self, term: u64, now: Instant) -> bool {
+        let mut leads = lock(&self.leads_since);
+        let (_, since) = match *leads {
+            Some(known) if known.0 == term => known,
+            _ => *leads.insert((term, now)),
+        };
+        now.duration_since(since) > FRESH
     }
 
     /// Why a command is not taken now. On the path of every write: one load where there is room.
@@ -165,9 +198,14 @@ impl Room {
     }
 }
 
-/// Whose disk decides, if it keeps the cluster from taking writes: the leader's own, or the one of the voters that a
-/// majority of them is at least as short as.
-fn judge(leader: u64, voters: &BTreeSet<u64>, reports: &BTreeMap<u64, Report>) -> Option<Shortage> {
+/// Whose disk decides, if it keeps the cluster from taking writes: the leader's own, or that of the voter with which the
+/// majority of those with room is lost. Of the others, the ones without a report have none, once `all_heard`.
+fn judge(
+    leader: u64,
+    voters: &BTreeSet<u64>,
+    reports: &BTreeMap<u64, Report>,
+    all_heard: bool,
+) -> Option<Shortage> {
     let of = |node: &u64| {
         let measured = reports.get(node)?.room?;
         Some(Shortage {
@@ -177,8 +215,12 @@ fn judge(leader: u64, voters: &BTreeSet<u64>, reports: &BTreeMap<u64, Report>) -
     };
     let mut short: Vec<Shortage> = voters.iter().filter_map(of).collect();
     short.sort_by_key(|one| (std::cmp::Reverse(one.measured.stage), one.measured.free_bytes));
-    let majority = short.get(voters.len() / 2).copied();
-    [of(&leader), majority]
+    let silent = voters.iter().filter(|node| !reports.contains_key(node)).count();
+    // So many may be lost, and a majority is left.
+    let spare = voters.len().saturating_sub(1) / 2;
+    let spare = spare.saturating_sub(if all_heard { silent } else { 0 });
+    let decisive = short.get(spare).copied();
+    [of(&leader), decisive]
         .into_iter()
         .flatten()
         .max_by_key(|one| one.measured.stage)
@@ -192,7 +234,7 @@ impl Engine {
             let mut reclaimed: Option<(Instant, Revision)> = None;
             while self.measure(limits.disk_reserve_bytes).await {
                 let own = self.room.own();
-                let short = own.is_some_and(|own| own.stage > Stage::Enough);
+                let short = self.room.own_shortage().is_some();
                 if short && reclaimed.is_none_or(|(at, _)| at.elapsed() >= RECLAIM_INTERVAL) {
                     let before = reclaimed.map(|(_, applied)| applied);
                     let applied = self.state.applied();
@@ -252,7 +294,8 @@ impl Engine {
 
     /// Judges, on the leader, whether writes are taken.
     pub(crate) fn judge_room(&self, voters: &BTreeSet<u64>, reports: &BTreeMap<u64, Report>) {
-        let shortage = judge(self.id(), voters, reports);
+        let all_heard = self.room.has_heard_all(self.term(), Instant::now());
+        let shortage = judge(self.id(), voters, reports, all_heard);
         if self.room.limit(shortage) {
             match shortage {
                 Some(Shortage { node, measured }) => tracing::warn!(
@@ -272,6 +315,9 @@ impl Engine {
     /// Lets go of what is not needed. A snapshot that nothing was applied since would hold on to the same files, so
     /// where nothing `moved` the leader first adds an entry that changes nothing.
     async fn reclaim(&self, moved: bool) {
+        let state = self.state.clone();
+        // One that was being made when the disk became short was kept after that.
+        let _ = blocking(move || state.pasts.spare(true)).await;
         let level = self.state.read(|view| Ok(system::gate(view)?.feature_level));
         if !moved && self.leads() && level >= digest::FEATURE_LEVEL {
             self.command(system::Command::MarkState { agreed: None }).await;
@@ -340,13 +386,17 @@ mod tests {
         stages.iter().map(report).collect()
     }
 
+    /// Whose disk decides in a cluster of the nodes from 1 on, which the first leads.
+    fn judged(voters: u64, stages: &[(u64, Stage)], all_heard: bool) -> Option<(u64, Stage)> {
+        let voters = (1..=voters).collect();
+        let judged = judge(1, &voters, &reports(stages), all_heard);
+        judged.map(|shortage| (shortage.node, shortage.measured.stage))
+    }
+
     #[test]
-    fn the_leader_or_a_majority_decides() {
+    fn the_leader_or_what_is_left_of_a_majority_decides() {
         use Stage::{Critical, Enough, Short};
-        let judged = |stages: &[(u64, Stage)]| {
-            let judged = judge(1, &BTreeSet::from([1, 2, 3]), &reports(stages));
-            judged.map(|shortage| (shortage.node, shortage.measured.stage))
-        };
+        let judged = |stages: &[(u64, Stage)]| judged(3, stages, true);
         assert_eq!(judged(&[(1, Enough), (2, Enough), (3, Enough)]), None);
         assert_eq!(judged(&[(1, Short), (2, Enough), (3, Enough)]), Some((1, Short)));
         assert_eq!(
@@ -362,7 +412,82 @@ mod tests {
             judged(&[(1, Short), (2, Critical), (3, Critical)]),
             Some((2, Critical))
         );
-        // One that says nothing is taken to have room.
-        assert_eq!(judged(&[(1, Enough), (2, Short)]), None);
+    }
+
+    #[test]
+    fn writes_are_refused_as_soon_as_those_with_room_are_no_majority() {
+        for (voters, bearable) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
+            for short in 0..voters {
+                // The leader has room, and the last ones have not.
+                let stage = |node| {
+                    if node + short > voters {
+                        Stage::Short
+                    } else {
+                        Stage::Enough
+                    }
+                };
+                let stages: Vec<_> = (1..=voters).map(|node| (node, stage(node))).collect();
+                let refused = judged(voters, &stages, true).is_some();
+                assert_eq!(refused, short > bearable, "{short} of {voters}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_silent_has_no_room_once_a_disk_is_short() {
+        use Stage::{Critical, Enough, Short};
+        // One ended, and the next disk fills up.
+        assert_eq!(judged(3, &[(1, Enough), (2, Short)], true), Some((2, Short)));
+        assert_eq!(
+            judged(3, &[(1, Enough), (2, Critical)], true),
+            Some((2, Critical))
+        );
+        assert_eq!(
+            judged(4, &[(1, Enough), (2, Enough), (3, Short)], true),
+            Some((3, Short))
+        );
+        let four_of_five = [(1, Enough), (2, Enough), (3, Enough), (4, Short)];
+        assert_eq!(judged(5, &four_of_five, true), None, "three are left");
+        let three_of_five = [(1, Enough), (2, Enough), (4, Short)];
+        assert_eq!(judged(5, &three_of_five, true), Some((4, Short)));
+        // Whoever ended, disks with room refuse nothing.
+        assert_eq!(judged(3, &[(1, Enough), (2, Enough)], true), None);
+        assert_eq!(judged(2, &[(1, Enough)], true), None);
+        assert_eq!(judged(5, &[(1, Enough), (2, Enough)], true), None);
+        // One that is heard but cannot measure its disk is taken to have room.
+        let mut reports = reports(&[(1, Enough), (2, Short), (3, Enough)]);
+        if let Some(report) = reports.get_mut(&3) {
+            report.room = None;
+        }
+        assert_eq!(judge(1, &BTreeSet::from([1, 2, 3]), &reports, true), None);
+        // A new leader has not heard of everyone yet.
+        assert_eq!(judged(3, &[(1, Enough), (2, Short)], false), None);
+    }
+
+    #[test]
+    fn a_leader_hears_of_everyone_in_each_term_anew() {
+        let room = Room::default();
+        let began = Instant::now();
+        let heard = |term, after| room.has_heard_all(term, began + after);
+        assert!(!heard(4, Duration::ZERO));
+        assert!(!heard(4, FRESH));
+        assert!(heard(4, FRESH + Duration::from_millis(1)));
+        assert!(!heard(6, FRESH * 2));
+        assert!(!heard(6, FRESH * 3));
+        assert!(heard(6, FRESH * 4));
+    }
+
+    #[test]
+    fn the_base_moves_while_half_of_the_reserve_is_free() {
+        let room = Room::default();
+        assert!(room.lets_base_move(), "a disk that nobody can measure");
+        for (free_bytes, moves) in [(5000, true), (1000, true), (500, true), (499, false), (0, false)] {
+            let space = Space {
+                free_bytes,
+                total_bytes: 10_000,
+            };
+            *lock(&room.own) = Some(Measured::new(space, Some(RESERVE), Stage::Enough));
+            assert_eq!(room.lets_base_move(), moves, "{free_bytes}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! What a node tells about itself and the cluster.
 
+use crate::alarms;
 use crate::engine::Engine;
 use crate::metrics;
 use crate::room::{Measured, Stage};
-use crate::types::{TypeConfig, revision_of};
+use crate::types::{PeerNode, TypeConfig, revision_of};
 use onward_statemachine::membership::{Change, ChangeError, Changed, JoinStep, UnderWay};
 use onward_statemachine::ports::{BoxFuture, Cluster, ClusterStatus, Disk, Member, Metric, Role};
 use onward_statemachine::{NodeId, Revision, history, retention, system};
@@ -12,9 +13,6 @@ use openraft::{Instant, RaftMetrics, ServerState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// A member that has not answered the leader for so long is an alarm.
-const SILENT_MS: u64 = 5_000;
 
 /// The cluster as one node sees it.
 pub(crate) struct NodeCluster(pub(crate) Arc<Engine>);
@@ -39,32 +37,6 @@ impl Cluster for NodeCluster {
             ServerState::Learner => Role::Learner,
             ServerState::Follower | ServerState::Shutdown => Role::Follower,
         };
-        let reports = engine.reports.fresh();
-        let members = membership.nodes().map(|(id, node)| {
-            let myself = *id == engine.id();
-            let matched = metrics.replication.as_ref().and_then(|known| known.get(id));
-            let heard = metrics.heartbeat.as_ref().and_then(|known| known.get(id));
-            Member {
-                id: NodeId(*id),
-                peer_address: node.peer.clone(),
-                http_url: node.http.clone(),
-                voter: voters.contains(id),
-                matched: if myself {
-                    metrics.last_log_index.map(Revision)
-                } else {
-                    matched.map(|matched| revision_of(matched.as_ref()))
-                },
-                last_contact_ms: if myself {
-                    Some(0)
-                } else {
-                    heard
-                        .copied()
-                        .flatten()
-                        .map(|heard| heard.into_inner().elapsed().as_millis() as u64)
-                },
-                disk: reports.get(id).and_then(|report| report.room).map(disk),
-            }
-        });
         let acked = metrics
             .last_quorum_acked
             .map(|acked| acked.into_inner().elapsed());
@@ -72,13 +44,17 @@ impl Cluster for NodeCluster {
             Role::Leader => voters.len() == 1 || acked.is_some_and(|age| age < engine.timings.lease() * 2),
             _ => engine.leader().is_some() && engine.age_ms() < engine.timings.election_max_ms * 2,
         };
-        let members: Vec<Member> = members.collect();
-        let (log_time, oldest, journal) = engine.state.read(|view| {
+        let (log_time, gate, oldest, journal) = engine.state.read(|view| {
             let now = system::clock(view)?.now;
-            Ok((now, history::oldest(view)?, retention::size(view)?))
+            Ok((
+                now,
+                system::gate(view)?,
+                history::oldest(view)?,
+                retention::size(view)?,
+            ))
         });
-        ClusterStatus {
-            alarms: alarms(engine, healthy, &members),
+        let mut status = ClusterStatus {
+            alarms: Vec::new(),
             agreed: Revision(engine.counters.hash_agreed_revision.load(Relaxed)),
             cluster_id: engine.cluster_id(),
             node: engine.identity.node,
@@ -93,10 +69,14 @@ impl Cluster for NodeCluster {
             log_time,
             oldest,
             journal_bytes: journal.map(|size| size.kept()),
-            members,
+            members: members(engine, &metrics, &voters),
             healthy,
             under_way: under_way(engine, &metrics),
-        }
+            feature_level: gate.feature_level,
+            feature_level_max: system::FEATURE_LEVEL_MAX,
+        };
+        status.alarms = alarms::of(engine, &status);
+        status
     }
 
     fn change(&self, change: Change, deadline_ms: u64) -> BoxFuture<'_, Result<Changed, ChangeError>> {
@@ -106,6 +86,52 @@ impl Cluster for NodeCluster {
     fn metrics(&self) -> Vec<Metric> {
         metrics::of(&self.0, &self.status())
     }
+}
+
+/// All members, as far as this node knows: how far the others are, the leader does.
+fn members(engine: &Engine, metrics: &RaftMetrics<TypeConfig>, voters: &BTreeSet<u64>) -> Vec<Member> {
+    let reports = engine.reports.fresh();
+    let leads = metrics.state == ServerState::Leader;
+    let member = |(id, node): (&u64, &PeerNode)| {
+        let myself = *id == engine.id();
+        let report = reports.get(id);
+        let heard = metrics.heartbeat.as_ref().and_then(|known| *known.get(id)?);
+        let silent = heard.map(|heard| heard.into_inner().elapsed());
+        // One that never answered this leader was expected to, unless its place is kept for it.
+        let expected = leads && !node.http.is_empty();
+        let silent =
+            silent.or_else(|| expected.then(|| engine.expected.for_how_long(metrics.current_term, *id)));
+        Member {
+            id: NodeId(*id),
+            peer_address: node.peer.clone(),
+            http_url: node.http.clone(),
+            voter: voters.contains(id),
+            matched: if myself {
+                metrics.last_log_index.map(Revision)
+            } else {
+                matched(metrics, *id)
+            },
+            last_contact_ms: if myself {
+                Some(0)
+            } else {
+                silent.map(|silent| silent.as_millis() as u64)
+            },
+            disk: report.and_then(|report| report.room).map(disk),
+            feature_level_max: report.map(|report| report.feature_level_max),
+        }
+    };
+    metrics
+        .membership_config
+        .membership()
+        .nodes()
+        .map(member)
+        .collect()
+}
+
+/// Up to where a member is known to have the log of this leader; of one that has not answered it yet that is not known.
+fn matched(metrics: &RaftMetrics<TypeConfig>, id: u64) -> Option<Revision> {
+    let known = metrics.replication.as_ref()?.get(&id)?;
+    known.as_ref().map(|matched| Revision(matched.index))
 }
 
 fn disk(measured: Measured) -> Disk {
@@ -121,34 +147,6 @@ fn disk(measured: Measured) -> Disk {
         reserve_bytes,
         nearly_full: stage > Stage::Enough,
     }
-}
-
-/// What an operator has to see to, the worst first.
-fn alarms(engine: &Engine, healthy: bool, members: &[Member]) -> Vec<String> {
-    let mut alarms = Vec::new();
-    if !healthy {
-        alarms.push("no majority of the members is in touch: nothing can be written".to_owned());
-    }
-    if engine.counters.hash_disputed.load(Relaxed) > 0 {
-        alarms.push("members hold different states, and no majority tells who is right".to_owned());
-    }
-    if engine.room.shortage().is_some() {
-        alarms.push("writes are refused, for lack of room on the disks; deletes are taken".to_owned());
-    }
-    for member in members {
-        let id = member.id;
-        if let Some(disk) = member.disk.filter(|disk| disk.nearly_full) {
-            let (free, reserve) = (disk.free_bytes >> 20, disk.reserve_bytes >> 20);
-            alarms.push(format!(
-                "the disk of node {id} is nearly full: {free} MiB are free, {reserve} MiB are kept in reserve"
-            ));
-        }
-        let silent = member.last_contact_ms.filter(|ms| *ms > SILENT_MS);
-        if let Some(ms) = silent {
-            alarms.push(format!("node {id} has not answered for {} s", ms / 1000));
-        }
-    }
-    alarms
 }
 
 /// What is changing about who belongs to the cluster, as far as this node knows.
@@ -170,11 +168,9 @@ fn under_way(engine: &Engine, metrics: &RaftMetrics<TypeConfig>) -> Option<Under
             total_bytes,
         },
         None => {
-            let known = metrics.replication.as_ref().and_then(|known| known.get(&id));
-            let matched = known.map(|matched| revision_of(matched.as_ref()));
             let last = metrics.last_log_index.unwrap_or(0);
             JoinStep::CatchingUp {
-                lag: matched.map(|matched| last.saturating_sub(matched.0)),
+                lag: matched(metrics, id).map(|matched| last.saturating_sub(matched.0)),
             }
         }
     };

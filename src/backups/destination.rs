@@ -9,9 +9,12 @@ use anyhow::Result;
 use uuid::Uuid;
 
 /// The name of a backup: whose it is, when it was taken, and of which revision.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// Revisions of one cluster only grow, and a cluster that was restored is another one; so of two backups of one cluster
+/// the revision tells which is the newer, whatever the clocks were.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// The clock of the node that took it, in ms since 1970 UTC.
+    /// The clock of the cluster when it was taken, as far as the node that took it knew, in ms since 1970 UTC.
     pub taken_at_ms: u64,
     /// The revision.
     pub revision: u64,
@@ -44,6 +47,20 @@ impl std::fmt::Display for Name {
     }
 }
 
+/// Those of `cluster`, the newest last: by revision, which no clock has a part in. Of two of one revision, which have the
+/// same in them, that with the later time is the newer; but one from beyond `horizon_ms` has a time that tells nothing.
+pub fn of_cluster(mut names: Vec<Name>, cluster: Uuid, horizon_ms: u64) -> Vec<Name> {
+    names.retain(|name| name.cluster == cluster);
+    names.sort_by_key(|name| (name.revision, name.taken_at_ms <= horizon_ms, name.taken_at_ms));
+    names
+}
+
+/// What is more than is to be kept of `names`, which has the newest last; never `own`, which was just written.
+pub fn surplus<'a>(names: &'a [Name], keep: usize, own: &Name) -> impl Iterator<Item = &'a Name> {
+    let count = names.len().saturating_sub(keep);
+    names[..count].iter().filter(move |name| *name != own)
+}
+
 /// Where backups go.
 pub enum Destination {
     /// A directory.
@@ -73,14 +90,12 @@ impl Destination {
         })
     }
 
-    /// All whole backups there, of whichever cluster, oldest first.
+    /// All whole backups there, of whichever cluster, in no order.
     pub async fn list(&self) -> Result<Vec<Name>> {
-        let mut names = match self {
-            Destination::Directory(directory) => directory.list().await?,
-            Destination::S3(bucket) => bucket.list().await?,
-        };
-        names.sort();
-        Ok(names)
+        match self {
+            Destination::Directory(directory) => directory.list().await,
+            Destination::S3(bucket) => bucket.list().await,
+        }
     }
 
     /// Begins to store one.
@@ -139,20 +154,22 @@ impl Upload {
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_return_and_sort_by_time() {
-        let name = |taken_at_ms, revision| Name {
+    fn name(cluster: u128, revision: u64, taken_at_ms: u64) -> Name {
+        Name {
             taken_at_ms,
             revision,
-            cluster: Uuid::from_u128(7),
-        };
-        let one = name(1_700_000_000_000, 12);
+            cluster: Uuid::from_u128(cluster),
+        }
+    }
+
+    #[test]
+    fn names_return() {
+        let one = name(7, 12, 1_700_000_000_000);
         assert_eq!(
             one.to_string(),
             "onward-00000000-0000-0000-0000-000000000007-1700000000000-r12.backup"
         );
         assert_eq!(Name::parse(&one.to_string()), Some(one.clone()));
-        assert!(one < name(1_700_000_000_001, 3));
         for other in [
             "onward.backup",
             "x.backup",
@@ -161,5 +178,49 @@ mod tests {
         ] {
             assert_eq!(Name::parse(other), None, "{other}");
         }
+    }
+
+    /// Those of cluster 7 in order, as revision and time.
+    fn ordered(names: &[Name], horizon_ms: u64) -> Vec<(u64, u64)> {
+        let names = of_cluster(names.to_vec(), Uuid::from_u128(7), horizon_ms);
+        names
+            .iter()
+            .map(|name| (name.revision, name.taken_at_ms))
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_is_that_of_the_highest_revision_whatever_its_time() {
+        let planted = [name(7, 30, 1_000), name(7, 10, 9_000_000), name(7, 20, 5)];
+        let expected = [(10, 9_000_000), (20, 5), (30, 1_000)];
+        assert_eq!(ordered(&planted, 2_000), expected);
+        assert_eq!(ordered(&planted, u64::MAX), expected);
+        // Numbers, not digits; and within one revision by time, save one from the future.
+        let same = [
+            name(7, 9, 1),
+            name(7, 10, 9_000_000),
+            name(7, 10, 20),
+            name(7, 10, 3),
+        ];
+        assert_eq!(
+            ordered(&same, 2_000),
+            [(9, 1), (10, 9_000_000), (10, 3), (10, 20)]
+        );
+    }
+
+    #[test]
+    fn surplus_goes_by_revision_and_never_takes_what_was_just_written_or_is_another_clusters() {
+        let future = name(7, 10, 9_000_000);
+        let (older, own) = (name(7, 20, 1_000), name(7, 30, 5));
+        let others = [name(8, 1, 1), name(8, 40, 9_000_000)];
+        let all = [others.to_vec(), vec![future.clone(), own.clone(), older.clone()]].concat();
+        let names = of_cluster(all, Uuid::from_u128(7), 2_000);
+        let gone = |keep, own| surplus(&names, keep, own).cloned().collect::<Vec<_>>();
+        assert_eq!(gone(3, &own), []);
+        assert_eq!(gone(2, &own), std::slice::from_ref(&future));
+        assert_eq!(gone(1, &own), [future.clone(), older.clone()]);
+        // One that sorts as the oldest stays all the same, and nothing newer goes in its place.
+        assert_eq!(gone(2, &future), []);
+        assert_eq!(gone(1, &future), [older]);
     }
 }

@@ -4,21 +4,27 @@
 //! What was done is known from the destination alone, so whoever leads next goes on where the last one left off. Every
 //! node looks there from time to time, for its metrics; only the leader writes. Nothing here ever holds up the node: a
 //! destination that fails is tried again, counted and said.
+//!
+//! Clocks may be wrong, so as little as possible rests on them: which backup is the newest, and which go first, is told by
+//! the revision; times are those of the clock that the members agree on; and a node never takes one sooner than an
+//! interval after its own last, nor deletes the one that it has just taken.
 
+mod board;
 pub mod config;
 mod destination;
 mod directory;
 mod s3;
 
-use anyhow::{Context, Result};
-use destination::{Destination, Name};
+use anyhow::Result;
+use board::{Board, horizon_ms};
+use destination::{Destination, Name, of_cluster, surplus};
 use onward_statemachine::backup::{Reader, Summary};
 use onward_statemachine::ports::{
-    Backups, Cluster, Freshness, Reader as Replica, Role, Schedule, ScheduleStatus, ScheduledBackup,
+    Backups, Cluster, Freshness, Proposer, Reader as Replica, Role, Schedule, ScheduleStatus, ScheduledBackup,
 };
 use onward_statemachine::{Millis, Revision};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +34,8 @@ const TICK: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(60);
 /// How long after a failure it is tried again, at the most; never longer than the interval.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long the destination may take for one piece: longer than a store is tried again, which checks it.
+const PIECE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What scheduled backups stand on.
 pub struct Ports {
@@ -37,6 +45,8 @@ pub struct Ports {
     pub reader: Arc<dyn Replica>,
     /// Says who leads.
     pub cluster: Arc<dyn Cluster>,
+    /// Knows what time it is: the clock that the members agree on.
+    pub proposer: Arc<dyn Proposer>,
 }
 
 /// The schedule of one node.
@@ -46,17 +56,6 @@ pub struct Scheduled {
     interval: Duration,
     keep: usize,
     board: Mutex<Board>,
-}
-
-/// What it knows.
-#[derive(Default)]
-struct Board {
-    newest: Option<Name>,
-    kept: usize,
-    running: bool,
-    taken: u64,
-    failures: u64,
-    error: Option<String>,
 }
 
 impl Scheduled {
@@ -72,7 +71,7 @@ impl Scheduled {
                 destination,
                 interval: Duration::from_secs(config.interval_s),
                 keep: config.keep,
-                board: Mutex::default(),
+                board: Mutex::new(Board::new(Instant::now())),
             })
         }))
     }
@@ -110,8 +109,12 @@ impl Scheduled {
                 look_at = Instant::now() + pause;
                 match looked {
                     Ok(_) if leads => {}
-                    Ok(_) => self.board().error = None,
-                    Err(error) => self.failed(&error, leads),
+                    // It has none to take any more.
+                    Ok(_) => self.board().untaken = None,
+                    Err(error) => {
+                        let text = self.failed(&error, leads);
+                        self.board().unseen = Some(text);
+                    }
                 }
             }
             if !leads || !seen || Instant::now() < due_at || !self.due() {
@@ -125,7 +128,8 @@ impl Scheduled {
                 }
                 Some(Err(error)) => {
                     due_at = Instant::now() + self.retry();
-                    self.failed(&error, true);
+                    let text = self.failed(&error, true);
+                    self.board().untaken = Some(text);
                 }
             }
         }
@@ -135,58 +139,52 @@ impl Scheduled {
         self.interval.min(RETRY_MAX)
     }
 
-    fn failed(&self, error: &anyhow::Error, counts: bool) {
+    /// Logs and counts a failure, and returns what is to be said of it.
+    fn failed(&self, error: &anyhow::Error, counts: bool) -> String {
         let text = format!("{error:#}");
         tracing::warn!(destination = %self.destination, error = text, "scheduled backups fail");
-        let mut board = self.board();
-        board.failures += u64::from(counts);
-        board.error = Some(text);
+        self.board().failures += u64::from(counts);
+        text
     }
 
-    /// What of this cluster is at the destination.
+    /// What of this cluster is at the destination, the newest last.
     async fn look(&self, cluster: uuid::Uuid) -> Result<Vec<Name>> {
-        let mut names = self.destination.list().await?;
-        names.retain(|name| name.cluster == cluster);
-        let mut board = self.board();
-        board.newest = names.last().cloned();
-        board.kept = names.len();
+        let found = self.destination.list().await?;
+        let names = of_cluster(found, cluster, horizon_ms(self.now(), self.interval));
+        self.board().see(&names, Instant::now());
         Ok(names)
     }
 
-    /// Whether the newest backup is as old as the interval, or from a future that a wrong clock wrote.
+    fn now(&self) -> Millis {
+        self.ports.proposer.now()
+    }
+
+    /// Whether one is to be taken now.
     fn due(&self) -> bool {
-        let board = self.board();
-        let interval_ms = self.interval.as_millis() as u64;
-        board
-            .newest
-            .as_ref()
-            .is_none_or(|newest| now_ms().abs_diff(newest.taken_at_ms) >= interval_ms)
+        self.board().due(self.interval, self.now(), Instant::now())
     }
 
     /// Takes one, stores it, and deletes what is more than is kept.
     async fn take(&self) -> Result<Summary> {
+        let begun = Instant::now();
         self.board().running = true;
         let stored = self.store().await;
         self.board().running = false;
         let (name, summary) = stored?;
-        {
-            let mut board = self.board();
-            board.taken += 1;
-            board.error = None;
-            board.newest = Some(name.clone());
-        }
+        self.board().took(name.clone(), begun);
         let names = self.look(name.cluster).await?;
-        let surplus = names.len().saturating_sub(self.keep);
-        for old in &names[..surplus] {
+        for old in surplus(&names, self.keep, &name) {
             self.destination.delete(old).await?;
             self.board().kept -= 1;
         }
+        self.board().untaken = None;
         Ok(summary)
     }
 
     async fn store(&self) -> Result<(Name, Summary)> {
         self.ports.reader.barrier(Freshness::Linearizable).await?;
-        let mut backup = self.ports.backups.take().await?;
+        let patience_ms = PIECE_PATIENCE.as_millis() as u64;
+        let mut backup = self.ports.backups.take(patience_ms).await?;
         let name = Name {
             taken_at_ms: backup.header.taken_at_ms,
             revision: backup.header.revision,
@@ -207,7 +205,7 @@ impl Scheduled {
         let whole = sent.and_then(|()| Ok(reader.finish()?));
         match whole {
             Ok(summary) => {
-                upload.finish().await.context("the last step")?;
+                upload.finish().await?;
                 Ok((name, summary))
             }
             Err(error) => {
@@ -218,29 +216,27 @@ impl Scheduled {
     }
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
-}
-
 impl Schedule for Scheduled {
     fn status(&self) -> ScheduleStatus {
+        let now = self.now();
         let board = self.board();
+        let age_ms = board.age(now, Instant::now()).as_millis() as u64;
         ScheduleStatus {
             destination: self.destination.to_string(),
             interval_ms: self.interval.as_millis() as u64,
             keep: self.keep,
             kept: board.kept,
-            newest: board.newest.as_ref().map(|name| ScheduledBackup {
+            newest: board.newest().map(|name| ScheduledBackup {
                 name: name.to_string(),
                 revision: Revision(name.revision),
                 taken_at: Millis(name.taken_at_ms),
-                age_ms: now_ms().saturating_sub(name.taken_at_ms),
+                age_ms,
             }),
             running: board.running,
             taken: board.taken,
             failures: board.failures,
-            error: board.error.clone(),
+            error: board.error().cloned(),
+            last_success_age_ms: age_ms,
         }
     }
 }

@@ -21,6 +21,7 @@ impl Command {
     pub fn footprint(&self) -> Footprint {
         match self {
             Command::Batch(commands) => commands.iter().map(Command::footprint).max().unwrap_or(Frees),
+            // Of a compaction, too: what follows from it each node does as it has room.
             Command::System(_) => Frees,
             Command::Kv(command) => kv(command),
             Command::Catalog(command) => catalog(command),

@@ -93,6 +93,8 @@ pub struct Folded {
     pub reached: Revision,
     /// How many revisions were folded.
     pub records: usize,
+    /// The bytes of their events: about what the state grows by at most.
+    pub bytes: usize,
 }
 
 /// The bytes of events after which a step ends early.
@@ -107,13 +109,12 @@ pub fn fold(state: &dyn View, journal: &dyn View, to: Revision, records_max: usi
         reached: to,
         ..Folded::default()
     };
-    let mut bytes = 0;
     journal::visit(journal, clock.revision, to, |revision, record, length| {
         apply::replay(&mut txn, revision, &record)?;
         clock.now = clock.now.max(record.at);
         folded.records += 1;
-        bytes += length;
-        if folded.records < records_max && bytes < STEP_BYTES_MAX {
+        folded.bytes += length;
+        if folded.records < records_max && folded.bytes < STEP_BYTES_MAX {
             return Ok(ControlFlow::Continue(()));
         }
         folded.reached = revision;

@@ -137,6 +137,20 @@ pub enum ChangeRefusal {
         /// Which.
         id: NodeId,
     },
+    /// A majority would be left that answers, though not one that has caught up: writes would wait for it.
+    #[error(
+        "the voters would be {}, and no majority of them has caught up: {}. Nothing could be written until one has: wait for \
+         it (`onward cluster status` shows the lag), or replace the member that is behind first",
+        listed(.voters), missing(.behind, .silent)
+    )]
+    Behind {
+        /// Who would vote.
+        voters: Vec<NodeId>,
+        /// Who of them lacks entries of the leader's log, and how many, where that is known.
+        behind: Vec<(NodeId, Option<u64>)>,
+        /// Who of them does not answer the leader.
+        silent: Vec<NodeId>,
+    },
 }
 
 /// Why a change has no result.
@@ -196,4 +210,15 @@ pub enum JoinStep {
 fn listed(ids: &[NodeId]) -> String {
     let ids: Vec<String> = ids.iter().map(NodeId::to_string).collect();
     ids.join(", ")
+}
+
+/// Why these are not counted on.
+fn missing(behind: &[(NodeId, Option<u64>)], silent: &[NodeId]) -> String {
+    let behind = behind.iter().map(|(id, lag)| match lag {
+        Some(lag) => format!("node {id} is {lag} entries behind"),
+        None => format!("node {id} is behind, by how much is not known yet"),
+    });
+    let silent = silent.iter().map(|id| format!("node {id} does not answer"));
+    let all: Vec<String> = behind.chain(silent).collect();
+    all.join("; ")
 }

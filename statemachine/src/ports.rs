@@ -49,7 +49,8 @@ pub enum ProposeError {
         /// When to try again.
         retry_after_ms: u64,
     },
-    /// Nothing was done: the disk of the leader, or those of a majority, are nearly full, and the command adds to them.
+    /// Nothing was done: the disk of the leader is nearly full, or so many are that the others are no majority, and the
+    /// command adds to them.
     #[error(
         "the disk of node {node} is nearly full: {} MiB are free, and {} MiB are kept in reserve. Deletes are taken, and \
          so is everything again once there is room: delete what is not needed, or enlarge the disk",
@@ -119,6 +120,17 @@ pub enum ReadError {
         /// Where this node is.
         applied: Revision,
     },
+    /// As many reads as a node takes wait to be fresh enough.
+    #[error(
+        "{waiting} reads wait on this node to be fresh enough, which is the limit; ask again in {retry_after_ms} ms, or \
+         ask another node"
+    )]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
     /// This node is going down.
     #[error("this node is shutting down")]
     ShuttingDown,
@@ -148,6 +160,22 @@ pub enum PastError {
     NotReady {
         /// Asked for.
         at: Revision,
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// Putting it together takes room, and the disk of this node has none to spare.
+    #[error(
+        "the state as of revision {at} is not put together while the disk of this node is nearly full: {} MiB are free, \
+         and {} MiB are kept in reserve. Ask another node, or enlarge the disk",
+        free_bytes >> 20, reserve_bytes >> 20
+    )]
+    NoRoom {
+        /// Asked for.
+        at: Revision,
+        /// What is free on the disk.
+        free_bytes: u64,
+        /// What is kept in reserve.
+        reserve_bytes: u64,
         /// When to ask again.
         retry_after_ms: u64,
     },
@@ -243,12 +271,15 @@ pub struct Member {
     pub http_url: String,
     /// Whether it votes.
     pub voter: bool,
-    /// The last entry that it is known to have; only the leader knows it of others.
+    /// The last entry that it is known to have; only the leader knows it of others, once they have answered it.
     pub matched: Option<Revision>,
-    /// When it last answered, in ms ago; only the leader knows it of others.
+    /// When it last answered, in ms ago; only the leader knows it of others. Of one that has not answered this leader, for
+    /// how long it might have; `None` where its place is kept and it has not come.
     pub last_contact_ms: Option<u64>,
     /// Its disk, as it last reported it.
     pub disk: Option<Disk>,
+    /// The highest feature level that its release knows, as it last reported it.
+    pub feature_level_max: Option<u32>,
 }
 
 /// The disk that a member keeps its data on.
@@ -303,6 +334,10 @@ pub struct ClusterStatus {
     pub journal_bytes: Option<u64>,
     /// What is wrong, for people, the worst first.
     pub alarms: Vec<String>,
+    /// The feature level that is in force, as of the last applied entry.
+    pub feature_level: u32,
+    /// The highest that this node's release knows.
+    pub feature_level_max: u32,
 }
 
 /// Looks at the cluster from this node, and changes who belongs to it.
@@ -331,7 +366,7 @@ pub enum BackupError {
 
 /// A backup under way, in the format of [`crate::backup`]. Dropping it ends it.
 pub trait BackupPieces: Send + 'static {
-    /// The next bytes; `None` after the last, an error where it broke off. Whoever does not ask for a minute is given up.
+    /// The next bytes; `None` after the last or where whoever reads was given up, an error where it broke off.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, String>>>;
 }
 
@@ -345,8 +380,9 @@ pub struct Backup {
 
 /// Takes backups of this node's replica, while it serves.
 pub trait Backups: Send + Sync + 'static {
-    /// Begins a backup of what this node has applied by now.
-    fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>>;
+    /// Begins a backup of what this node has applied by now. Whoever does not take a piece for `patience_ms` is given up:
+    /// until then the backup has one of the few places, and keeps files that the state may have let go of.
+    fn take(&self, patience_ms: u64) -> BoxFuture<'_, Result<Backup, BackupError>>;
 }
 
 /// A backup that was stored on schedule.
@@ -356,9 +392,9 @@ pub struct ScheduledBackup {
     pub name: String,
     /// What it is of.
     pub revision: Revision,
-    /// The clock of the node that took it.
+    /// The clock of the cluster when it was taken.
     pub taken_at: Millis,
-    /// How long ago that was, in ms, by this node's clock.
+    /// How long ago that was, in ms; at least as long as this node has known of it.
     pub age_ms: u64,
 }
 
@@ -383,6 +419,8 @@ pub struct ScheduleStatus {
     pub failures: u64,
     /// Why it could not, the last time, unless it could since.
     pub error: Option<String>,
+    /// The age of the newest, in ms; where there is none, how long this node has kept to the schedule.
+    pub last_success_age_ms: u64,
 }
 
 /// Looks at the scheduled backups.

@@ -1,7 +1,7 @@
 //! A backup on its way from a server, checked as it comes.
 
 use super::send::{Call, Tried, innermost, judge};
-use super::{Client, Consistency, Error};
+use super::{Client, Error};
 use onward_statemachine::backup::{Reader, Summary};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,13 +20,8 @@ pub struct Download {
 impl Client {
     /// Begins a backup on the first server that takes one.
     pub async fn backup(&self) -> Result<Download, Error> {
-        let call = match self.consistency {
-            Consistency::Linearizable => Call::get("/v1/cluster/backup"),
-            Consistency::Local => Call::get("/v1/cluster/backup").query("consistency", "local"),
-            Consistency::AtLeast(revision) => {
-                Call::get("/v1/cluster/backup").query("at_least", revision.to_string())
-            }
-        };
+        self.only_now()?;
+        let call = self.fresh(Call::get("/v1/cluster/backup"));
         let mut why = String::new();
         let first = self.preferred.load(Relaxed);
         for place in 0..self.servers.len() {

@@ -3,7 +3,7 @@
 
 use super::path::{key, segment};
 use super::send::Call;
-use super::{Client, Error, JournalRange, Paging, Stream};
+use super::{Client, Consistency, Error, JournalRange, Paging, Stream};
 use crate::wire::manifest::{Exported, Manifest, Plan};
 use crate::wire::{
     Batch, Entry, JournalPage, Nothing, Page, Results, Stamped, apps, backup, catalog, cluster, history,
@@ -44,6 +44,11 @@ impl Client {
     /// What the server that answers sees of the cluster.
     pub async fn cluster(&self) -> Answer<cluster::Status> {
         self.call(Call::get("/v1/cluster")).await
+    }
+
+    /// The hash of the whole state of the server that is asked.
+    pub async fn cluster_hash(&self) -> Answer<cluster::StateHash> {
+        self.call(Call::get("/v1/cluster/hash").long()).await
     }
 
     /// Lets a node in that will run at an address.
@@ -319,7 +324,8 @@ impl Client {
     }
 
     /// What a machine is told when it boots: its document of a kind (`ipxe`, `ignition`, `user-data`, `meta-data` or
-    /// `network-config`), as its firmware reads it.
+    /// `network-config`), as its firmware reads it. Firmware is answered from the replica of the node that it asks; this
+    /// is a read like any other, in the freshness of this client and as of its revision.
     pub async fn boot_template_render(&self, serial: &str, kind: &str) -> Result<Vec<u8>, Error> {
         let serial = segment("a serial", serial)?;
         let path = match kind {
@@ -329,7 +335,11 @@ impl Client {
                 segment("a kind of boot template", document)?
             ),
         };
-        let (_, body) = self.send(Call::get(path)).await?;
+        let mut call = self.fresh(Call::get(path)).maybe("at", self.at);
+        if self.consistency == Consistency::Linearizable {
+            call = call.query("consistency", "linearizable");
+        }
+        let (_, body) = self.send(call).await?;
         Ok(body)
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Call {
     accept: Option<&'static str>,
     /// The id of a write.
     command_id: Option<Uuid>,
+    /// How long one server has for one try.
+    attempt_max: Duration,
 }
 
 impl Call {
@@ -37,7 +39,14 @@ impl Call {
             if_match: None,
             accept: None,
             command_id: None,
+            attempt_max: ATTEMPT_MAX,
         }
+    }
+
+    /// One that a server may take long for: nobody else is asked before the deadline.
+    pub(super) fn long(mut self) -> Self {
+        self.attempt_max = Duration::MAX;
+        self
     }
 
     pub(super) fn get(path: impl Into<String>) -> Self {
@@ -120,7 +129,7 @@ impl Client {
         self.call(self.fresh(call)).await
     }
 
-    fn fresh(&self, call: Call) -> Call {
+    pub(super) fn fresh(&self, call: Call) -> Call {
         match self.consistency {
             Consistency::Linearizable => call,
             Consistency::Local => call.query("consistency", "local"),
@@ -167,7 +176,7 @@ impl Client {
                 if left.is_zero() {
                     break;
                 }
-                match self.attempt(&call, index, left.min(ATTEMPT_MAX)).await {
+                match self.attempt(&call, index, left.min(call.attempt_max)).await {
                     Tried::Answered(body) => {
                         self.preferred.store(index, Relaxed);
                         return Ok((self.servers[index].to_string(), body));
@@ -267,6 +276,15 @@ impl Client {
 /// the text that firmware can show.
 pub(super) fn judge(server: &str, status: StatusCode, ours: bool, body: &[u8]) -> Tried {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+        let busy = matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
+        if ours && busy {
+            let reason = format!("{server}: {}", plain(status, body).detail);
+            let retry_after = Duration::ZERO;
+            return Tried::NotDone { reason, retry_after };
+        }
         if ours && status.is_client_error() {
             return Tried::Refused(Box::new(plain(status, body)));
         }

@@ -3,7 +3,9 @@
 use super::backup;
 use crate::answer::{Answer, document};
 use crate::app::App;
+use crate::params::Nothing;
 use crate::problem::{self, NOT_READY};
+use crate::request::Params;
 use crate::routes::{Routes, op};
 use crate::wire;
 use axum::extract::State;
@@ -11,6 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use onward_statemachine::hash::state_hash;
+use onward_statemachine::ports::Role;
 use onward_statemachine::system;
 use serde_json::json;
 use std::sync::{Arc, LazyLock};
@@ -63,9 +66,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         )
 }
 
-async fn status(State(app): State<App>) -> Answer {
+async fn status(State(app): State<App>, Params(Nothing): Params<Nothing>) -> Answer {
     let stamp = app.services.reader.stamp();
-    let status = app.services.cluster.status();
+    let mut status = app.services.cluster.status();
+    status
+        .alarms
+        .extend(backup::alarm(&app, status.role == Role::Leader));
     let revision = status.applied;
     crate::answer::Seen {
         value: wire::cluster::Status::from(status),
@@ -76,7 +82,8 @@ async fn status(State(app): State<App>) -> Answer {
 }
 
 /// Reads every row, so away from the threads that serve.
-async fn hash(State(app): State<App>) -> Answer {
+async fn hash(State(app): State<App>, Params(Nothing): Params<Nothing>) -> Answer {
+    let node = app.services.cluster.status().node.0;
     let age_ms = app.services.reader.stamp().age_ms;
     let reader = Arc::clone(&app.services.reader);
     let hashed = tokio::task::spawn_blocking(move || {
@@ -86,7 +93,7 @@ async fn hash(State(app): State<App>) -> Answer {
         .await
         .expect("reading neither panics nor is cancelled: a fault stops the node");
     crate::answer::Seen {
-        value: wire::cluster::StateHash::from(hash),
+        value: wire::cluster::StateHash::new(node, hash),
         revision,
         age_ms: Some(age_ms),
     }
@@ -126,6 +133,7 @@ async fn ready(State(app): State<App>) -> Answer {
 async fn metrics(State(app): State<App>) -> Response {
     let mut all = app.services.cluster.metrics();
     all.extend(backup::metrics(&app));
+    all.push(app.receiving.metric());
     let text = app.metrics.render(&all);
     document(StatusCode::OK, "text/plain; version=0.0.4", Bytes::from(text))
 }

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::cursor::List as Cursors;
 use crate::http::events::Areas;
 use crate::manifest::compare;
-use crate::params::{Many, Page, query};
+use crate::params::{Many, Now, Page, query};
 use crate::problem::{DIFF_TOO_LARGE, Problem, QUERY_INVALID};
 use crate::request::{Call, Fresh, Json, Params, Present};
 use crate::routes::{Routes, op};
@@ -106,13 +106,6 @@ query! {
         fresh: Present,
         /// How much.
         page: Page,
-    }
-}
-query! {
-    /// A read of what has no past.
-    Now {
-        /// How fresh.
-        fresh: Present,
     }
 }
 

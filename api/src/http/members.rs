@@ -25,7 +25,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 "cluster_add",
                 "Lets a node in that will run at an address: as a learner, which votes once it has caught up",
             )
-            .says_who()
+            .logs_who()
             .body::<NewMember>()
             .answer::<AdmittedMember>(),
         )
@@ -36,7 +36,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 "cluster_replace",
                 "Lets a node in, in whose favour a member leaves in the step in which it gets its vote",
             )
-            .says_who()
+            .logs_who()
             .body::<NewMember>()
             .answer::<AdmittedMember>(),
         )
@@ -44,14 +44,14 @@ pub(super) fn routes(routes: Routes) -> Routes {
             "/v1/cluster/members/{node}",
             remove,
             op("cluster_remove", "Lets go of a member, for good")
-                .says_who()
+                .logs_who()
                 .done(),
         )
         .post(
             "/v1/cluster/transfer",
             transfer,
             op("cluster_transfer", "Makes another voter the leader")
-                .says_who()
+                .logs_who()
                 .body::<Transfer>()
                 .answer::<Leader>(),
         )
@@ -99,6 +99,7 @@ async fn transfer(State(app): State<App>, call: Call, MaybeJson(body): MaybeJson
 }
 
 async fn make(app: &App, call: &Call, change: Change) -> Result<Changed, Problem> {
+    // Neither the engine's entries nor what members ask each other carry who it was: this line alone says it.
     tracing::info!(actor = %call.actor, ?change, "a change of the cluster is asked for");
     let deadline_ms = app.services.limits.deadline_ms;
     let changed = app.services.cluster.change(change, deadline_ms).await;

@@ -40,6 +40,7 @@ area!(change, MEMBERS, membership::ChangeRefusal {
     NoHeir => 409 "member_no_heir",
     Silent => 409 "member_silent",
     NotTakenOver => 409 "member_not_taken_over",
+    Behind => 409 "member_behind",
 });
 
 area!(kv, KV, services::kv::Refusal {

@@ -92,7 +92,7 @@ edge_codes! {
     MEDIA_TYPE_UNSUPPORTED = 415 "media_type_unsupported";
     /// The content of an object means nothing, such as a template that does not parse.
     CONTENT_INVALID = 422 "content_invalid";
-    /// Too many proposals are under way.
+    /// Too many proposals are under way, too many reads wait, or too much is being received.
     OVERLOADED = 429 "overloaded";
     /// Too many streams are open.
     STREAMS_EXHAUSTED = 429 "streams_exhausted";
@@ -106,7 +106,7 @@ edge_codes! {
     NO_LEADER = 503 "no_leader";
     /// The revision that was asked for has not arrived at this node.
     REVISION_NOT_APPLIED = 503 "revision_not_applied";
-    /// An earlier state is still being put together.
+    /// An earlier state is still being put together, or the disk of the node has no room for that.
     HISTORY_NOT_READY = 503 "history_not_ready";
     /// This node cannot serve yet, or any more.
     NOT_READY = 503 "not_ready";
@@ -221,6 +221,9 @@ impl From<ReadError> for Problem {
             ReadError::NoLeader => NO_LEADER
                 .because("no leader confirmed the read; `?consistency=local` reads are still answered"),
             ReadError::NotApplied { applied, .. } => REVISION_NOT_APPLIED.because(detail).at(applied),
+            ReadError::Overloaded { retry_after_ms, .. } => {
+                OVERLOADED.because(detail).retry_after(retry_after_ms)
+            }
             ReadError::ShuttingDown => SHUTTING_DOWN.because(detail),
         }
     }
@@ -232,7 +235,7 @@ impl From<PastError> for Problem {
         match error {
             PastError::Compacted { oldest, .. } => REVISION_COMPACTED.because(detail).floor(oldest),
             PastError::Future { head, .. } => REVISION_FUTURE.because(detail).at(head),
-            PastError::NotReady { retry_after_ms, .. } => {
+            PastError::NotReady { retry_after_ms, .. } | PastError::NoRoom { retry_after_ms, .. } => {
                 HISTORY_NOT_READY.because(detail).retry_after(retry_after_ms)
             }
             PastError::ShuttingDown => SHUTTING_DOWN.because(detail),

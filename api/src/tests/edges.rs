@@ -4,10 +4,12 @@ use super::Site;
 use crate::Limits;
 use axum::body::Body;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use onward_statemachine::ports::{ProposeError, ReadError};
 use onward_statemachine::{CommandId, NodeId, Revision};
 use serde_json::json;
 use std::convert::Infallible;
+use tower::ServiceExt;
 use uuid::Uuid;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -264,6 +266,44 @@ async fn proposals_without_outcome_say_what_to_do() {
 }
 
 #[tokio::test]
+async fn bodies_that_come_slowly_are_bounded_together() {
+    let site = Site::with(Limits {
+        receiving_bytes: 100,
+        ..Limits::default()
+    });
+    let (sender, pieces) = futures::channel::mpsc::unbounded::<Result<Bytes, Infallible>>();
+    let piece = |bytes: usize| Ok(Bytes::from(vec![b'x'; bytes]));
+    sender.unbounded_send(piece(80)).expect("is received");
+    let request = http::Request::put("/v1/kv/slow").header(BYTES.0, BYTES.1);
+    let request = request.body(Body::from_stream(pieces)).expect("a request");
+    let slow = tokio::spawn(site.router.clone().oneshot(request));
+    tokio::task::yield_now().await;
+
+    let put = async |bytes: usize| site.send("PUT", "/v1/kv/a", &[BYTES], vec![b'x'; bytes]).await;
+    let refused = put(40).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    refused.problem(429, "overloaded", &["100 bytes"]);
+    site.get("/v1/kv/a").await.problem(404, "not_found", &[]);
+    put(20).await.ok();
+
+    // What one has is given back when it is there, and when it is gone.
+    sender.unbounded_send(piece(20)).expect("is received");
+    drop(sender);
+    let response = slow.await.expect("ends").expect("the router never fails");
+    assert_eq!(response.status(), 200);
+    put(100).await.ok();
+    put(101).await.problem(429, "overloaded", &[]);
+    put(100).await.ok();
+    let metrics = site.raw("GET", "/metrics", &[], "").await.into_body();
+    let metrics = metrics.collect().await.expect("a body").to_bytes();
+    let metrics = String::from_utf8_lossy(&metrics);
+    assert!(
+        metrics.contains("\nonward_http_bodies_overloaded_total 2\n"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
 async fn reads_say_how_fresh_they_are() {
     let site = Site::new();
     site.put("a", "1").await;
@@ -277,6 +317,14 @@ async fn reads_say_how_fresh_they_are() {
     let ahead = site.get("/v1/kv/a?at_least=7").await;
     assert!(ahead.headers.contains_key("retry-after"));
     ahead.problem(503, "revision_not_applied", &["revision 7", "at 1"]);
+
+    site.node.fail_barriers(Some(ReadError::Overloaded {
+        waiting: 9,
+        retry_after_ms: 2_500,
+    }));
+    let overloaded = site.get("/v1/kv/a").await;
+    assert_eq!(overloaded.headers["retry-after"], "3");
+    overloaded.problem(429, "overloaded", &["9 reads", "another node"]);
 
     site.node.fail_barriers(Some(ReadError::NoLeader));
     site.get("/v1/kv/a")

@@ -71,8 +71,37 @@ async fn every_read_takes_a_revision() {
     }
     assert_eq!(
         without,
-        ["/v1/diff", "/v1/journal", "/v1/journal/retention", "/v1/why"]
+        [
+            "/v1/cluster/backup",
+            "/v1/diff",
+            "/v1/journal",
+            "/v1/journal/retention",
+            "/v1/why"
+        ]
     );
+}
+
+/// What a node is, and what it streams, has no past here: who asks for one is told.
+#[tokio::test]
+async fn what_is_of_the_present_refuses_a_revision() {
+    let site = Site::new();
+    site.put("a", "1").await;
+    site.put("a", "2").await;
+    for path in [
+        "/v1/cluster",
+        "/v1/cluster/hash",
+        "/v1/cluster/backups",
+        "/v1/cluster/backup",
+        "/v1/kv/watch",
+        "/v1/events",
+        "/v1/why",
+    ] {
+        site.get(&format!("{path}?at=1"))
+            .await
+            .problem(400, "query_invalid", &["`at`", "this route"]);
+    }
+    let hashed = site.get("/v1/cluster/hash").await.ok();
+    assert_eq!((&hashed["node"], &hashed["revision"]), (&json!(1), &json!(2)));
 }
 
 #[tokio::test]

@@ -59,6 +59,35 @@ fn every_reference_of_the_document_leads_somewhere() {
     }
 }
 
+/// A change of the members is no command: nothing of it comes into the journal.
+#[test]
+fn the_document_says_where_it_is_found_who_demanded_something() {
+    let document = routes().openapi();
+    let actor = |path: &str, method: &str| {
+        let headers = document["paths"][path][method]["parameters"]
+            .as_array()
+            .expect("headers");
+        let actor = headers.iter().find(|header| header["name"] == "Onward-Actor");
+        actor.expect("it is taken")["description"]
+            .as_str()
+            .expect("text")
+            .to_owned()
+    };
+    assert!(actor("/v1/kv/{key}", "put").contains("for the journal"));
+    for (path, method) in [
+        ("/v1/cluster/members", "post"),
+        ("/v1/cluster/members/{node}", "delete"),
+        ("/v1/cluster/members/{node}/replace", "post"),
+        ("/v1/cluster/transfer", "post"),
+    ] {
+        let said = actor(path, method);
+        assert!(
+            said.contains("for the log of the node that is asked"),
+            "{path}: {said}"
+        );
+    }
+}
+
 /// Two types of one name would overwrite each other in the document.
 #[test]
 fn schemas_have_names_of_their_own() {

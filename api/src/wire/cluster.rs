@@ -66,6 +66,13 @@ pub struct Status {
     /// What is wrong, for people, the worst first.
     #[serde(default)]
     pub alarms: Vec<String>,
+    /// The feature level that is in force: what is new in a release is taken once every member knows it. 0 of a server that
+    /// does not tell.
+    #[serde(default)]
+    pub feature_level: u32,
+    /// The highest feature level that this node's release knows.
+    #[serde(default)]
+    pub feature_level_max: u32,
 }
 
 /// A member of the cluster.
@@ -79,15 +86,19 @@ pub struct Member {
     pub http_url: String,
     /// Whether it votes.
     pub voter: bool,
-    /// The last entry that it is known to have; only the leader knows it of others.
+    /// The last entry that it is known to have; only the leader knows it of others, once they have answered it.
     pub matched: Option<u64>,
     /// How many entries of the leader's log it lacks, where that is known.
     pub lag: Option<u64>,
-    /// When it last answered, in ms ago; only the leader knows it of others.
+    /// When it last answered, in ms ago; only the leader knows it of others. Of one that has not answered this leader, for
+    /// how long it might have; `null` where its place is kept and it has not come.
     pub last_contact_ms: Option<u64>,
     /// Its disk, as it last reported it.
     #[serde(default)]
     pub disk: Option<Disk>,
+    /// The highest feature level that its release knows, as it last reported it; `null` while it reports nothing.
+    #[serde(default)]
+    pub feature_level_max: Option<u32>,
 }
 
 /// The disk that a member keeps its data on.
@@ -118,15 +129,18 @@ impl From<PortDisk> for Disk {
 /// The whole state of the node that is asked, in few digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateHash {
+    /// The node; 0 from a release that did not say so.
+    #[serde(default)]
+    pub node: u64,
     /// 16 hexadecimal digits: the same on every node that stands at the same revision.
     pub hash: String,
 }
 
-impl From<u64> for StateHash {
-    fn from(hash: u64) -> Self {
-        StateHash {
-            hash: format!("{hash:016x}"),
-        }
+impl StateHash {
+    /// What a node came to.
+    pub fn new(node: u64, hash: u64) -> Self {
+        let hash = format!("{hash:016x}");
+        StateHash { node, hash }
     }
 }
 
@@ -143,6 +157,7 @@ impl From<ClusterStatus> for Status {
                 .map(|revision| status.last_log.0.saturating_sub(revision.0)),
             last_contact_ms: member.last_contact_ms,
             disk: member.disk.map(Disk::from),
+            feature_level_max: member.feature_level_max,
         };
         Status {
             cluster_id: status.cluster_id,
@@ -168,6 +183,8 @@ impl From<ClusterStatus> for Status {
             oldest: status.oldest.0,
             journal_bytes: status.journal_bytes,
             alarms: status.alarms,
+            feature_level: status.feature_level,
+            feature_level_max: status.feature_level_max,
         }
     }
 }

@@ -11,8 +11,8 @@ use onward_statemachine::machines::netboot::{self, Kind};
 use onward_statemachine::machines::registry::{
     self, MacAddress, MacAddressError, Machine, Serial, State as Life,
 };
-use onward_statemachine::ports::Reader;
-use onward_statemachine::{Fault, Revision, View, system};
+use onward_statemachine::ports::{Freshness, PastError, ReadError, Reader};
+use onward_statemachine::{Fault, Revision, View, history, system};
 use std::sync::Arc;
 
 /// The header that carries the revision of the state that an answer was made from.
@@ -29,9 +29,13 @@ type Node = Arc<dyn Reader>;
 /// | `/boot/v1/ignition/S` | its Ignition configuration |
 /// | `/boot/v1/cloud-init/S/user-data`, `meta-data`, `network-config` | its NoCloud documents: `ds=nocloud;s=URL/boot/v1/cloud-init/S/` |
 ///
-/// With both parameters the serial is looked for first. Refusals are plain text that a boot console can show: 400 for a
-/// parameter that means nothing, 403 for a machine that leaves service, 404 for a machine or template that is not
-/// there, 422 for a template that fails for the machine.
+/// With both parameters the serial is looked for first. Machines boot without a majority, so nothing is waited for. Who
+/// looks at what they would get may ask for more, as of any other read: `?consistency=linearizable`, `?at_least=REVISION`,
+/// and `?at=REVISION` for what a machine would have got then.
+///
+/// Refusals are plain text that a boot console can show: 400 for a parameter that means nothing, 403 for a machine that
+/// leaves service, 404 for a machine or template that is not there, 410 for a revision that is not kept, 422 for a
+/// template that fails for the machine, 429 and 503 for what may be there when asked again.
 pub fn router(reader: Node) -> Router {
     Router::new()
         .route("/boot/v1/ipxe", get(ipxe))
@@ -56,8 +60,8 @@ async fn ipxe(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let base_url = base_url(&headers)?;
-    match Wanted::parse(query.as_deref().unwrap_or_default())? {
-        Some(wanted) => answer(&node, &wanted, Kind::Ipxe, &base_url),
+    match Asked::parse(query.as_deref().unwrap_or_default(), None)? {
+        Some(asked) => answer(&node, &asked, Kind::Ipxe, &base_url).await,
         None => Ok(text(StatusCode::OK, chain_script(&base_url))),
     }
 }
@@ -65,34 +69,45 @@ async fn ipxe(
 async fn ipxe_of(
     State(node): State<Node>,
     Path(serial): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    answer(&node, &Wanted::serial(serial), Kind::Ipxe, &base_url(&headers)?)
+    of_machine(&node, serial, Kind::Ipxe, query, &headers).await
 }
 
 async fn ignition_of(
     State(node): State<Node>,
     Path(serial): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    answer(
-        &node,
-        &Wanted::serial(serial),
-        Kind::Ignition,
-        &base_url(&headers)?,
-    )
+    of_machine(&node, serial, Kind::Ignition, query, &headers).await
 }
 
 async fn cloud_init_of(
     State(node): State<Node>,
     Path((serial, document)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let kind = match document.parse() {
         Ok(kind @ (Kind::UserData | Kind::MetaData | Kind::NetworkConfig)) => kind,
         _ => return Err(Refusal::UnknownDocument { document }),
     };
-    answer(&node, &Wanted::serial(serial), kind, &base_url(&headers)?)
+    of_machine(&node, serial, kind, query, &headers).await
+}
+
+/// The document of the machine that the path names.
+async fn of_machine(
+    node: &Node,
+    serial: String,
+    kind: Kind,
+    query: Option<String>,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let base_url = base_url(headers)?;
+    let asked = Asked::parse(query.as_deref().unwrap_or_default(), Some(serial))?.ok_or(Refusal::Nobody)?;
+    answer(node, &asked, kind, &base_url).await
 }
 
 /// Which machine asks: by serial, by hardware address, or by whichever of both is known.
@@ -101,44 +116,73 @@ struct Wanted {
     mac: Option<MacAddress>,
 }
 
-impl Wanted {
-    fn serial(serial: String) -> Self {
-        Wanted {
-            serial: Some(Serial(serial)),
-            mac: None,
-        }
-    }
+/// What a request asks for: of which machine, how fresh and as of when.
+struct Asked {
+    wanted: Wanted,
+    freshness: Freshness,
+    /// As of when, if not now.
+    at: Option<Revision>,
+}
 
-    /// `None` where no parameter is given. A blank one is one that the firmware did not know.
-    fn parse(query: &str) -> Result<Option<Self>, Refusal> {
+impl Asked {
+    /// Of the machine that the path names, or that the parameters name; `None` where nothing says which. A blank
+    /// parameter is one that the firmware did not know.
+    fn parse(query: &str, path: Option<String>) -> Result<Option<Self>, Refusal> {
+        let by_path = path.is_some();
         let mut wanted = Wanted {
-            serial: None,
+            serial: path.map(Serial),
             mac: None,
         };
-        let mut given = false;
+        let (mut given, mut freshness, mut at) = (by_path, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decoded(value).ok_or_else(|| Refusal::Encoding {
-                parameter: name.to_owned(),
-            })?;
+            let parameter = name.to_owned();
+            let Some(value) = percent_decoded(value) else {
+                return Err(Refusal::Encoding { parameter });
+            };
             given = true;
             match name {
-                "serial" if value.is_empty() => {}
-                "mac" if value.is_empty() => {}
+                "at" => at = Some(revision(name, &value)?),
+                "at_least" | "consistency" if freshness.is_some() => return Err(Refusal::Freshness),
+                "at_least" => freshness = Some(Freshness::AtLeast(revision(name, &value)?)),
+                "consistency" => freshness = Some(consistency(value)?),
+                _ if by_path => return Err(Refusal::UnknownParameterOfPath { parameter }),
+                "serial" | "mac" if value.is_empty() => {}
                 "serial" => wanted.serial = Some(Serial(value)),
                 "mac" => wanted.mac = Some(value.parse().map_err(Refusal::Mac)?),
-                _ => {
-                    let parameter = name.to_owned();
-                    return Err(Refusal::UnknownParameter { parameter });
-                }
+                _ => return Err(Refusal::UnknownParameter { parameter }),
             }
         }
         if given && wanted.serial.is_none() && wanted.mac.is_none() {
             return Err(Refusal::Nobody);
         }
-        Ok(given.then_some(wanted))
+        // Whoever boots gets what there is: a machine must not wait for a majority.
+        let freshness = freshness.unwrap_or(Freshness::Local);
+        Ok(given.then_some(Asked {
+            wanted,
+            freshness,
+            at,
+        }))
     }
+}
 
+fn revision(parameter: &str, value: &str) -> Result<Revision, Refusal> {
+    let number = value.parse().map(Revision);
+    number.map_err(|_| Refusal::Revision {
+        parameter: parameter.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+fn consistency(value: String) -> Result<Freshness, Refusal> {
+    match value.as_str() {
+        "linearizable" => Ok(Freshness::Linearizable),
+        "local" => Ok(Freshness::Local),
+        _ => Err(Refusal::Consistency { value }),
+    }
+}
+
+impl Wanted {
     fn find(&self, view: &dyn View) -> Result<Option<Machine>, Fault> {
         if let Some(serial) = &self.serial
             && let Some(machine) = registry::get(view, serial)?
@@ -184,13 +228,36 @@ fn gather(view: &dyn View, wanted: &Wanted, kind: Kind) -> Result<Material, Faul
     })
 }
 
-fn answer(node: &Node, wanted: &Wanted, kind: Kind, base_url: &str) -> Result<Response, Refusal> {
-    let Material {
-        revision,
-        machine,
-        template,
-    } = node.read(|view| gather(view, wanted, kind));
-    let mut response = match document(wanted, machine, template, kind, base_url) {
+/// Reads what a document is made from, as fresh and as of when it is asked for.
+async fn read(node: &Node, asked: &Asked, kind: Kind) -> Result<Material, Refusal> {
+    node.barrier(asked.freshness).await.map_err(Refusal::Read)?;
+    let gather = |view: &dyn View| gather(view, &asked.wanted, kind);
+    let Some(at) = asked.at else {
+        return Ok(node.read(gather));
+    };
+    let head = node.stamp().applied;
+    // Where nothing happened since, nothing has to be put together.
+    let present = node.read(|view| {
+        let is_present = history::check(view, at, head)?.is_ok() && history::is_present(view, at)?;
+        is_present.then(|| gather(view)).transpose()
+    });
+    let material = match present {
+        Some(material) => material,
+        None => node.past(at).await.map_err(Refusal::Past)?.read(gather),
+    };
+    let revision = at;
+    Ok(Material { revision, ..material })
+}
+
+async fn answer(node: &Node, asked: &Asked, kind: Kind, base_url: &str) -> Result<Response, Refusal> {
+    let (revision, made) = match read(node, asked, kind).await {
+        Ok(read) => {
+            let made = document(&asked.wanted, read.machine, read.template, kind, base_url);
+            (read.revision, made)
+        }
+        Err(refusal) => (node.stamp().applied, Err(refusal)),
+    };
+    let mut response = match made {
         Ok((machine, template, document)) => {
             tracing::info!(serial = %machine.serial, %kind, template, revision = revision.0, "boot document served");
             let mut response = text(StatusCode::OK, document);
@@ -285,8 +352,22 @@ enum Refusal {
     Encoding { parameter: String },
     #[error("there is no parameter `{parameter}`: say who boots by serial=SERIAL or mac=ADDRESS")]
     UnknownParameter { parameter: String },
+    #[error(
+        "there is no parameter `{parameter}` where the path names the machine: there are at, at_least and consistency"
+    )]
+    UnknownParameterOfPath { parameter: String },
     #[error("serial and mac are both empty: say who boots by serial=SERIAL or mac=ADDRESS")]
     Nobody,
+    #[error("parameter {parameter}: `{value}` is not a revision, which is a whole number")]
+    Revision { parameter: String, value: String },
+    #[error("parameter consistency: `{value}` is neither `linearizable` nor `local`")]
+    Consistency { value: String },
+    #[error("at_least and consistency exclude each other, and each is taken once")]
+    Freshness,
+    #[error(transparent)]
+    Read(ReadError),
+    #[error(transparent)]
+    Past(PastError),
     #[error("parameter mac: {0}")]
     Mac(MacAddressError),
     #[error("there is no document `{document}`: there are user-data, meta-data and network-config")]
@@ -311,16 +392,32 @@ impl IntoResponse for Refusal {
             Refusal::Host
             | Refusal::Encoding { .. }
             | Refusal::UnknownParameter { .. }
+            | Refusal::UnknownParameterOfPath { .. }
             | Refusal::Nobody
+            | Refusal::Revision { .. }
+            | Refusal::Consistency { .. }
+            | Refusal::Freshness
             | Refusal::Mac(_) => StatusCode::BAD_REQUEST,
             Refusal::OutOfService { .. } => StatusCode::FORBIDDEN,
-            Refusal::UnknownDocument { .. } | Refusal::UnknownMachine { .. } | Refusal::NoTemplate { .. } => {
-                StatusCode::NOT_FOUND
-            }
+            Refusal::UnknownDocument { .. }
+            | Refusal::UnknownMachine { .. }
+            | Refusal::NoTemplate { .. }
+            | Refusal::Past(PastError::Future { .. }) => StatusCode::NOT_FOUND,
+            Refusal::Past(PastError::Compacted { .. }) => StatusCode::GONE,
+            Refusal::Read(ReadError::Overloaded { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Read(_) | Refusal::Past(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Template(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         tracing::warn!(status = status.as_u16(), reason = %self, "boot document refused");
-        text(status, format!("{self}\n"))
+        let mut response = text(status, format!("{self}\n"));
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

@@ -8,7 +8,7 @@ use onward_appliers_machines::{REVISION_HEADER, router};
 use onward_statemachine::machines::ipam::{self, AddressPlan, Pool};
 use onward_statemachine::machines::netboot::{self, Kind};
 use onward_statemachine::machines::registry::{self, BmcSpec, Selector, Serial, Spec, State};
-use onward_statemachine::ports::{Proposal, Proposer, Reader};
+use onward_statemachine::ports::{Proposal, Proposer, ReadError, Reader};
 use onward_statemachine::testing::SingleNode;
 use onward_statemachine::{Actor, Command, Outcome};
 use std::sync::Arc;
@@ -195,6 +195,41 @@ async fn the_template_that_says_most_is_chosen() {
 }
 
 #[tokio::test]
+async fn a_document_is_shown_as_of_when_and_as_fresh_as_it_is_asked_for() {
+    let site = Site::new().await;
+    site.template("t", Kind::Ipxe, "", "#!ipxe\necho one\n").await;
+    let reader: Arc<dyn Reader> = site.0.clone();
+    let then = reader.stamp().applied;
+    site.template("t", Kind::Ipxe, "", "#!ipxe\necho two\n").await;
+    let now = reader.stamp().applied;
+    for (query, script) in [
+        (format!("?at={then}"), "#!ipxe\necho one\n"),
+        (format!("?at={now}"), "#!ipxe\necho two\n"),
+        (format!("?at_least={now}"), "#!ipxe\necho two\n"),
+        (String::new(), "#!ipxe\necho two\n"),
+    ] {
+        let uri = format!("/boot/v1/ipxe/SN%201{query}");
+        assert_eq!(site.get(&uri).await, ok(script), "{uri}");
+    }
+    let uri = format!("/boot/v1/ipxe?mac=525400000001&at={then}");
+    let response = site.response(&uri).await;
+    assert_eq!(response.headers()[REVISION_HEADER], then.to_string());
+    let (status, message) = site.get(&format!("/boot/v1/ipxe/SN%201?at={}", now.0 + 1)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(message.contains("is not there yet"), "{message}");
+
+    // A machine boots without a majority; who wants to see what is acknowledged is told that nobody knows.
+    site.0.fail_barriers(Some(ReadError::NoLeader));
+    assert_eq!(site.get("/boot/v1/ipxe/SN%201").await, ok("#!ipxe\necho two\n"));
+    let response = site
+        .response("/boot/v1/ipxe/SN%201?consistency=linearizable")
+        .await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(response.headers()[REVISION_HEADER], now.to_string());
+}
+
+#[tokio::test]
 async fn refusals_say_why() {
     let site = Site::new().await;
     let cases = [
@@ -228,6 +263,26 @@ async fn refusals_say_why() {
             "/boot/v1/ipxe?serial=%ff",
             400,
             "parameter `serial` is not percent-encoded UTF-8",
+        ),
+        (
+            "/boot/v1/ipxe/SN%201?serial=SN1",
+            400,
+            "there is no parameter `serial` where the path names the machine: there are at, at_least and consistency",
+        ),
+        (
+            "/boot/v1/ignition/SN%201?at=now",
+            400,
+            "parameter at: `now` is not a revision, which is a whole number",
+        ),
+        (
+            "/boot/v1/ipxe/SN%201?consistency=strong",
+            400,
+            "parameter consistency: `strong` is neither `linearizable` nor `local`",
+        ),
+        (
+            "/boot/v1/ipxe/SN%201?consistency=local&at_least=1",
+            400,
+            "at_least and consistency exclude each other, and each is taken once",
         ),
         (
             "/boot/v1/cloud-init/SN%201/vendor-data",

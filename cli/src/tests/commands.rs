@@ -206,6 +206,7 @@ fn what_cannot_be_taken_back_is_confirmed() {
         server: server.url(),
         input,
         interactive,
+        ..Setting::default()
     };
     let unasked = setting("", false).run(&["machine", "delete", "S1"]);
     assert_eq!(unasked.code, 2);
@@ -293,7 +294,7 @@ fn a_watch_prints_a_line_for_each_change() {
 fn the_cluster_is_shown() {
     let member = |id: u64, lag: u64| {
         json!({"id": id, "peer_address": format!("10.0.0.{id}:7401"), "http_url": format!("http://10.0.0.{id}:7400"),
-               "voter": true, "matched": 90 - lag, "lag": lag, "last_contact_ms": 12,
+               "voter": true, "matched": 90 - lag, "lag": lag, "last_contact_ms": 12, "feature_level_max": 4 - id,
                "disk": {"free_bytes": id << 30, "total_bytes": 50_u64 << 30, "reserve_bytes": 3 << 29, "nearly_full": id == 1}})
     };
     let status = json!({
@@ -301,7 +302,20 @@ fn the_cluster_is_shown() {
         "healthy": true, "last_log": 90, "committed": 90, "applied": 90, "snapshot": 0, "first_log": 1,
         "log_time": "2026-01-01T00:00:00Z", "age_ms": 0, "members": [member(1, 0), member(2, 4)], "revision": 90,
         "alarms": ["the disk of node 1 is nearly full"], "oldest": 40, "journal_bytes": 3 << 20,
+        "feature_level": 2, "feature_level_max": 3,
     });
+    let (wide, _) = against(200, status.clone(), &["cluster", "status", "-o", "wide"]);
+    assert!(
+        wide.output.contains("2 in force, node 1 knows 3"),
+        "{}",
+        wide.output
+    );
+    let known: Vec<_> = wide
+        .output
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .collect();
+    assert_eq!(known[known.len() - 3..], ["LEVEL", "3", "2"], "{}", wide.output);
     let (ran, _) = against(200, status, &["cluster", "status"]);
     assert_eq!(
         ran.output,
@@ -508,6 +522,22 @@ fn a_removal_is_confirmed_and_says_what_is_left() {
 }
 
 #[test]
+fn the_hash_of_a_state_says_whose_and_of_when() {
+    let body = json!({"node": 2, "hash": "00000000000000ff", "revision": 7, "age_ms": 0});
+    let (ran, seen) = against(200, body.clone(), &["cluster", "hash"]);
+    assert_eq!(seen[0].target, "/v1/cluster/hash");
+    assert_eq!(
+        ran.output,
+        "NODE   REVISION   HASH\n2      7          00000000000000ff\n"
+    );
+    let (json, _) = against(200, body.clone(), &["cluster", "hash", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&json.output).unwrap();
+    for name in ["node", "revision", "hash"] {
+        assert_eq!(shown[name], body[name], "{shown}");
+    }
+}
+
+#[test]
 fn completions_are_of_the_whole_program() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = Setting::default().run(&["completion", shell]);
@@ -521,7 +551,7 @@ fn completions_are_of_the_whole_program() {
 #[test]
 fn a_boot_document_is_printed_as_it_is_and_its_absence_is_not_found() {
     let server = Server::start(|request| {
-        let known = request.target == "/boot/v1/ipxe/S1";
+        let known = request.target == "/boot/v1/ipxe/S1?consistency=linearizable";
         Some(Answer {
             status: if known { 200 } else { 404 },
             content_type: "text/plain",
@@ -544,5 +574,19 @@ fn a_boot_document_is_printed_as_it_is_and_its_absence_is_not_found() {
         (ran.code, ran.error.as_str()),
         (1, "error: no machine is registered under serial `S2`\n")
     );
-    assert_eq!(server.seen()[1].target, "/boot/v1/cloud-init/S2/user-data");
+    setting.run(&[
+        "boot",
+        "template",
+        "render",
+        "S2",
+        "user-data",
+        "--at",
+        "4",
+        "--consistency",
+        "local",
+    ]);
+    assert_eq!(
+        server.seen()[2].target,
+        "/boot/v1/cloud-init/S2/user-data?consistency=local&at=4"
+    );
 }

@@ -3,6 +3,7 @@
 mod commands;
 mod help;
 mod manifests;
+mod members;
 mod rollouts;
 mod server;
 
@@ -37,6 +38,7 @@ struct Setting<'a> {
     server: String,
     input: &'a str,
     interactive: bool,
+    animated: bool,
 }
 
 #[derive(Clone, Default)]
@@ -83,7 +85,7 @@ impl Setting<'_> {
             interactive: self.interactive,
             terminal: false,
             color: false,
-            animated: false,
+            animated: self.animated,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

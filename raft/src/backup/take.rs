@@ -1,5 +1,6 @@
 //! Taking a backup: a checkpoint of the state, written row by row into a channel that holds a few pieces.
 
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::runtime::blocking;
 use crate::state::Frozen;
@@ -21,8 +22,6 @@ const BACKUPS_MAX: usize = 2;
 const PIECE_BYTES: usize = 256 << 10;
 /// The pieces that wait for the reader.
 const PIECES_MAX: usize = 4;
-/// How long a reader may take for one piece.
-const STALL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the planted bug of this name waits before it reads on.
 const TORN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -42,8 +41,8 @@ impl NodeBackups {
 }
 
 impl Backups for NodeBackups {
-    fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {
-        Box::pin(async {
+    fn take(&self, patience_ms: u64) -> BoxFuture<'_, Result<Backup, BackupError>> {
+        Box::pin(async move {
             let busy = |_| BackupError::Busy { max: BACKUPS_MAX };
             let place = self.places.clone().try_acquire_owned().map_err(busy)?;
             let engine = self.engine.clone();
@@ -62,6 +61,7 @@ impl Backups for NodeBackups {
                 let outlet = Outlet {
                     engine: &engine,
                     pieces: &pieces,
+                    patience: Duration::from_millis(patience_ms),
                 };
                 outlet.send_all(&frozen, &of);
                 drop((frozen, place));
@@ -97,7 +97,7 @@ fn header_of(engine: &Engine, frozen: &Frozen) -> Result<Header, Fault> {
             term: standing.applied.map_or(0, |id| id.leader_id.term),
             feature_level: gate.feature_level,
             log_time_ms: clock.now.0,
-            taken_at_ms: engine.clock.own().0,
+            taken_at_ms: engine.clock.now().0,
             journal_floor: gate.journal_floor.0,
             node_max,
         })
@@ -108,6 +108,8 @@ fn header_of(engine: &Engine, frozen: &Frozen) -> Result<Header, Fault> {
 struct Outlet<'a> {
     engine: &'a Engine,
     pieces: &'a mpsc::Sender<Result<Vec<u8>, String>>,
+    /// How long whoever reads may take for one piece.
+    patience: Duration,
 }
 
 impl Outlet<'_> {
@@ -156,7 +158,7 @@ impl Outlet<'_> {
 
     /// Whether the reader took it.
     fn send(&self, piece: Result<Vec<u8>, String>) -> bool {
-        let sending = tokio::time::timeout(STALL_DEADLINE, self.pieces.send(piece));
+        let sending = tokio::time::timeout(self.patience, self.pieces.send(piece));
         let sent = Handle::current().block_on(self.engine.token().run_until_cancelled(sending));
         matches!(sent, Some(Ok(Ok(()))))
     }

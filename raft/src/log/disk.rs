@@ -356,12 +356,13 @@ impl ReadLog for LogDisk {
             (index.first, index.end())
         };
         let last = self.read(end.saturating_sub(1), end, usize::MAX)?;
+        let last = last.last().map(|entry| entry.log_id).max(purged);
         Ok(Recovered {
             vote,
             committed,
             purged,
             first,
-            last: last.last().map(|entry| entry.log_id).max(purged),
+            last,
         })
     }
 

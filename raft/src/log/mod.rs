@@ -50,7 +50,7 @@ const READ_BYTES_MAX: usize = 4 << 20;
 
 /// What to do about a log that is not what it was.
 const ADVICE: &str = "this node may no longer vote: wipe its data directory and let it join again under a new node id with \
-                      `onward serve --join URL`";
+                      `onward serve --join HOST:PORT`";
 
 /// Why a log is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,9 @@ impl LogStore {
     }
 
     fn over(disk: LogDisk, watermark: Watermark, counters: Arc<Counters>) -> Result<Self, OpenError> {
-        let recovered = disk.recover()?;
+        let mut recovered = disk.recover()?;
+        // A majority may have committed what was not written here yet, and the note of it rides with the write before.
+        recovered.committed = recovered.committed.min(recovered.last);
         check_watermark(&disk, &recovered, watermark.mark())?;
         let shared = Arc::new(Shared {
             disk,
@@ -123,6 +125,12 @@ impl LogStore {
     /// The last entry, durable or not.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.shared.tail().last
+    }
+
+    /// Whether the last vote that is on record is for a leader that was elected, and is not `me`.
+    pub(crate) fn follows_another(&self, me: u64) -> bool {
+        let vote = self.shared.tail().vote;
+        vote.is_some_and(|vote| vote.committed && vote.leader_id.node_id != me)
     }
 
     /// Where the last few whole segments before the entry `index` begin.
@@ -298,7 +306,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
-    /// Rides along with the next write: it spares a replay after a restart and is never relied on.
+    /// Rides along with the next write, which may be one of earlier entries: it spares a wait after a restart.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let mut tail = self.shared.tail();
         tail.committed = committed;

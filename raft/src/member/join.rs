@@ -118,7 +118,7 @@ async fn ask_whether_known(config: &Config, host: &Host, node: NodeId) -> Result
     if known {
         return Err(StartError::Forgot(format!(
             "the cluster knows a log of node {node}, and this data directory has none: entries that the node acknowledged \
-             are gone. Start it with an empty data directory as a new node with `onward serve --join URL --replaces {node}`"
+             are gone. Start it with an empty data directory as a new node with `onward serve --join HOST:PORT --replaces {node}`"
         )));
     }
     Ok(())

@@ -11,8 +11,8 @@
 //! - The leader keeps nothing in mind about a change: each request is one bounded step from where the membership
 //!   stands, and repeating one is harmless. So whoever dies in the middle, asking again goes on from there; and nobody
 //!   waits for a leader that is silent longer than for any other request.
-//! - Members change one at a time, and only to voters of whom a majority answers ([`roll`]). There is no way to force
-//!   it: what no majority agrees on is never committed, and would only block the leader.
+//! - Members change one at a time, and only to voters of whom a majority answers and has caught up ([`roll`]). There is
+//!   no way to force it: what no majority agrees on is never committed, and would only block the leader.
 //! - An id belongs to one log for ever. A node whose data is gone comes back under a new one; a member that was let go
 //!   of stops ([`standing`]).
 

@@ -22,6 +22,8 @@ pub(super) struct Roll {
     pub(super) answering: BTreeSet<u64>,
     /// How far the log of each is known to reach, where anything is known.
     pub(super) matched: BTreeMap<u64, Option<u64>>,
+    /// How far the leader's own reached when the judging began: who has all of that has caught up.
+    pub(super) target: u64,
 }
 
 /// How a place is kept for a node.
@@ -180,9 +182,10 @@ impl Roll {
         if let Some(gone) = gone {
             voters.remove(&gone);
         }
-        // It does: it has caught up.
+        // It counts: it has caught up.
         let mut roll = self.clone();
         roll.answering.insert(id);
+        roll.matched.insert(id, Some(self.target));
         roll.majority_of(voters)
     }
 
@@ -190,16 +193,41 @@ impl Roll {
         self.voters.last().cloned().unwrap_or_default()
     }
 
-    /// Whether a majority of these would answer.
+    /// Whether a majority of these answers and has caught up. One that has not would hold all writes up until it has: from
+    /// the moment that the change is in the log they need it, and the change cannot be taken back.
     fn majority_of(&self, voters: BTreeSet<u64>) -> Result<BTreeSet<u64>, ChangeRefusal> {
+        let is_majority_without = |missing: usize| (voters.len() - missing) * 2 > voters.len();
         let silent: Vec<NodeId> = voters.difference(&self.answering).copied().map(NodeId).collect();
-        if (voters.len() - silent.len()) * 2 > voters.len() {
+        if !is_majority_without(silent.len()) {
+            return Err(ChangeRefusal::QuorumLost {
+                voters: voters.into_iter().map(NodeId).collect(),
+                silent,
+            });
+        }
+        let there = voters.intersection(&self.answering).copied();
+        let behind: Vec<(NodeId, Option<u64>)> = there
+            .filter(|id| !self.has_caught_up(*id))
+            .map(|id| (NodeId(id), self.lag_of(id)))
+            .collect();
+        if is_majority_without(silent.len() + behind.len()) {
             return Ok(voters);
         }
-        Err(ChangeRefusal::QuorumLost {
+        Err(ChangeRefusal::Behind {
             voters: voters.into_iter().map(NodeId).collect(),
+            behind,
             silent,
         })
+    }
+
+    /// Whether a member has all that the leader had when the judging began.
+    fn has_caught_up(&self, id: u64) -> bool {
+        id == self.me || self.lag_of(id) == Some(0)
+    }
+
+    /// How many entries a member lacks of these, where it is known.
+    fn lag_of(&self, id: u64) -> Option<u64> {
+        let matched = self.matched.get(&id).copied().flatten();
+        matched.map(|matched| self.target.saturating_sub(matched))
     }
 
     /// All who could take over from the leader: who answers first, and of these who has most of the log.
@@ -259,7 +287,8 @@ mod tests {
             nodes: voters.iter().chain(learners).map(node).collect(),
             voters: vec![set(voters)],
             answering: set(answering),
-            matched: BTreeMap::new(),
+            matched: voters.iter().map(|id| (*id, Some(20))).collect(),
+            target: 20,
         }
     }
 
@@ -297,6 +326,48 @@ mod tests {
             gone(&[1], &[1], 1),
             Err(ChangeRefusal::LastVoter { id: NodeId(1) })
         );
+    }
+
+    #[test]
+    fn a_voter_stays_while_another_that_would_be_needed_is_behind() {
+        let mut three = roll(&[1, 2, 3], &[], &[1, 2, 3]);
+        three.target = 500;
+        three.matched = BTreeMap::from([(2, Some(510)), (3, Some(88))]);
+        let refused = three.without(2).expect_err("node 3 lacks most of the log");
+        assert_eq!(
+            refused,
+            ChangeRefusal::Behind {
+                voters: vec![NodeId(1), NodeId(3)],
+                behind: vec![(NodeId(3), Some(412))],
+                silent: vec![],
+            }
+        );
+        let said = refused.to_string();
+        assert!(said.contains("node 3 is 412 entries behind. "), "{said}");
+        assert!(
+            said.contains("wait for it") && said.contains("or replace"),
+            "{said}"
+        );
+        // The one that is behind may go, and be replaced.
+        assert_eq!(three.without(3), Ok(set(&[1, 2])));
+        assert_eq!(three.with(4, Some(3)), Ok(set(&[1, 2, 4])));
+        three.matched.insert(3, Some(499));
+        assert!(three.without(2).is_err(), "one entry is missing");
+        three.matched.insert(3, Some(500));
+        assert_eq!(three.without(2), Ok(set(&[1, 3])));
+
+        // Of five, two may be missing, whatever the reason; a leader that is new knows of nobody how far he is.
+        let mut five = roll(&[1, 2, 3, 4, 5], &[], &[1, 2, 3, 4]);
+        assert_eq!(five.without(2), Ok(set(&[1, 3, 4, 5])));
+        five.matched.insert(3, None);
+        assert_eq!(five.without(3), Ok(set(&[1, 2, 4, 5])));
+        let said = five.without(2).expect_err("two of four are missing").to_string();
+        assert!(
+            said.contains("node 3 is behind, by how much is not known yet; node 5 does not answer. "),
+            "{said}"
+        );
+        // Who has caught up in their place is counted on.
+        assert_eq!(five.with(6, Some(5)), Ok(set(&[1, 2, 3, 4, 6])));
     }
 
     #[test]

@@ -297,16 +297,24 @@ impl Engine {
                 .filter(|id| *id == self.id() || answers(id))
                 .collect(),
             matched: membership.nodes().map(|(id, _)| (*id, matched(id))).collect(),
+            target: metrics.last_log_index.unwrap_or(0),
         }
     }
 
     /// Judges by the rules, and by who answers from now on: what was heard before says little of a node that has just died,
-    /// and a change that needs it would block everything.
+    /// and a change that needs it would block everything. So would one that needs a node which lacks much of the log, so that
+    /// it is waited for a little who gets all that there is now.
     async fn judged<T>(&self, judge: impl Fn(&Roll) -> Result<T, ChangeRefusal>) -> Step<T> {
         let began = Instant::now();
         let until = began + self.timings.lease() * 3;
+        // What comes meanwhile is not asked for: under load there is always something on its way.
+        let target = self.roll().target;
         loop {
-            let refusal = match judge(&self.roll_since(began.elapsed())) {
+            let roll = Roll {
+                target,
+                ..self.roll_since(began.elapsed())
+            };
+            let refusal = match judge(&roll) {
                 Ok(fine) => return Ok(fine),
                 Err(refusal) => refusal,
             };
@@ -316,6 +324,7 @@ impl Engine {
             let passing = matches!(
                 refusal,
                 ChangeRefusal::QuorumLost { .. }
+                    | ChangeRefusal::Behind { .. }
                     | ChangeRefusal::Silent { .. }
                     | ChangeRefusal::NoHeir { .. }
                     | ChangeRefusal::Voting

@@ -167,7 +167,7 @@ impl Link {
             let gone = gone.clone();
             async move {
                 // Why it ended is told to those who wait: their answer is lost.
-                drop(gone.run_until_cancelled(write_frames(write, queue)).await);
+                drop(gone.run_until_cancelled(write_frames(write, queue, |_| {})).await);
                 gone.cancel();
             }
         });
@@ -181,10 +181,11 @@ impl Link {
 }
 
 /// Writes frames as they come, as many at once as there are when everything else that is ready has run: those who ask
-/// at the same time share a packet.
-pub(super) async fn write_frames(
+/// at the same time share a packet. What `written` is told has left.
+pub(super) async fn write_frames<F: AsRef<[u8]>>(
     mut write: WriteHalf,
-    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut queue: mpsc::UnboundedReceiver<F>,
+    written: impl Fn(&[F]),
 ) -> io::Result<()> {
     let mut frames = Vec::new();
     let mut joined = Vec::new();
@@ -196,14 +197,15 @@ pub(super) async fn write_frames(
             frames.push(frame);
         }
         if let [frame] = &frames[..] {
-            write.write_all(frame).await?;
+            write.write_all(frame.as_ref()).await?;
         } else {
             joined.clear();
             for frame in &frames {
-                joined.extend_from_slice(frame);
+                joined.extend_from_slice(frame.as_ref());
             }
             write.write_all(&joined).await?;
         }
+        written(&frames);
         frames.clear();
     }
     Ok(())
@@ -258,7 +260,7 @@ mod tests {
         let written = Written::default();
         let (frames, queue) = mpsc::unbounded_channel();
         frames.send(vec![1]).expect("is open");
-        let writer = tokio::spawn(write_frames(Box::new(written.clone()), queue));
+        let writer = tokio::spawn(write_frames(Box::new(written.clone()), queue, |_| {}));
         let other = tokio::spawn(async move { frames.send(vec![2]) });
         other.await.expect("ends").expect("was open");
         writer.await.expect("ends").expect("writes");

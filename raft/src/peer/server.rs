@@ -6,6 +6,7 @@ use super::net::{Listen, ReadHalf, WriteHalf};
 use super::network::encode_append_result;
 use super::transfer;
 use super::wire::{self, FoundRequest, MemberRequest, Proposed, kind};
+use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::member::PATIENCE;
 use crate::types::TypeConfig;
@@ -28,6 +29,8 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// A pause after a failed accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+const PROMISED: &str =
+    "this node was started just now, and what it acknowledged to a leader before may still hold";
 const NOT_CAUGHT_UP: &str = "this node began without a log and has not caught up with a leader yet";
 
 /// Serves peers until the engine stops.
@@ -167,7 +170,9 @@ async fn serve_snapshot(
     mut write: WriteHalf,
 ) -> io::Result<()> {
     let state = engine.state();
-    let received = transfer::receive(reader, state.files().clone(), state.snapshot_root());
+    let own = engine.room.own();
+    let has_room = move |bytes| own.is_none_or(|own| own.has_room_for(bytes));
+    let received = transfer::receive(reader, state.files().clone(), state.snapshot_root(), has_room);
     let answer = match engine.tasks().aside(received).await? {
         Ok((vote, handle)) => {
             let meta = handle.manifest.meta()?;
@@ -188,6 +193,33 @@ async fn serve_snapshot(
     write.write_all(&answer).await
 }
 
+/// An answer on its way to the connection of who asked.
+struct Answer {
+    frame: Vec<u8>,
+    /// When the entry was applied that it tells the outcome of.
+    applied: Option<Instant>,
+}
+
+impl From<Vec<u8>> for Answer {
+    fn from(frame: Vec<u8>) -> Self {
+        Answer { frame, applied: None }
+    }
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+/// Counts the last step of those writes whose outcome has just been written to a connection.
+fn count_replies(counters: &Counters, answers: &[Answer]) {
+    let now = Instant::now();
+    for applied in answers.iter().filter_map(|answer| answer.applied) {
+        counters.steps.reply.count(now.saturating_duration_since(applied));
+    }
+}
+
 /// Requests that are answered by id, in any order.
 async fn serve_requests(
     engine: &Arc<Engine>,
@@ -198,9 +230,12 @@ async fn serve_requests(
     // Bounded by the peer: it has no more requests under way than its own limits let it, and each has one answer.
     let (answers, queue) = mpsc::unbounded_channel();
     let token = engine.token().clone();
-    engine
-        .tasks()
-        .spawn(async move { token.run_until_cancelled_owned(write_frames(write, queue)).await });
+    let counters = engine.counters().clone();
+    let written = move |answers: &[Answer]| count_replies(&counters, answers);
+    engine.tasks().spawn(async move {
+        let writing = write_frames(write, queue, written);
+        token.run_until_cancelled_owned(writing).await
+    });
     while let Some(frame) = reader.next().await? {
         match (hello.lane, frame.kind) {
             (Lane::Forward, kind::PROPOSE) => propose(engine, frame, &answers, hello.from).await,
@@ -226,23 +261,28 @@ async fn serve_requests(
 }
 
 /// A forwarded proposal: no task of its own; the answer is sent by whoever applies the entry.
-async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>, from: u64) {
+async fn propose(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Answer>, from: u64) {
     engine.counters().proposals_served_for_peers.fetch_add(1, Relaxed);
     let (id, answers) = (frame.id, answers.clone());
     match wire::decode::<Envelope>(&frame.body) {
         Ok(envelope) => {
             let answer = move |proposed: Proposed| {
+                let applied = matches!(proposed, Proposed::Done(_)).then(Instant::now);
+                let frame = frame::encode(kind::ANSWER, id, &codec::encode(&proposed));
                 // Where the connection is gone, the one who asked tries again under the same id.
-                drop(answers.send(frame::encode(kind::ANSWER, id, &codec::encode(&proposed))));
+                drop(answers.send(Answer { frame, applied }));
             };
             let span = tracing::debug_span!("forwarded", command_id = %envelope.command_id, from);
             engine.submit(envelope, answer).instrument(span).await;
         }
-        Err(error) => drop(answers.send(frame::encode(kind::FAILED, id, error.to_string().as_bytes()))),
+        Err(error) => {
+            let failed = frame::encode(kind::FAILED, id, error.to_string().as_bytes());
+            drop(answers.send(failed.into()));
+        }
     }
 }
 
-fn serve_later<F, Served>(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Vec<u8>>, serve: F)
+fn serve_later<F, Served>(engine: &Arc<Engine>, frame: Frame, answers: &UnboundedSender<Answer>, serve: F)
 where
     F: FnOnce(Arc<Engine>, Frame) -> Served + Send + 'static,
     Served: Future<Output = Result<Vec<u8>, String>> + Send,
@@ -256,7 +296,7 @@ where
             Some(Err(reason)) => frame::encode(kind::FAILED, id, reason.as_bytes()),
             None => return,
         };
-        drop(answers.send(answer));
+        drop(answers.send(answer.into()));
     });
 }
 
@@ -299,6 +339,10 @@ async fn control(engine: Arc<Engine>, frame: Frame, from: u64) -> Result<Vec<u8>
 /// A request for a vote, unless this node may not vote yet.
 async fn votable(engine: &Engine, frame: &Frame) -> Result<VoteRequest<TypeConfig>, String> {
     let request: VoteRequest<TypeConfig> = wire::decode(&frame.body).map_err(|error| error.to_string())?;
+    // One that the leader itself asks for is not against what it counts on.
+    if !request.leadership_transfer && engine.promise.holds(Instant::now()) {
+        return Err(PROMISED.to_owned());
+    }
     let applied = engine.state().applied();
     if engine.trust.may_vote(applied) {
         engine.form_before_voting().await;

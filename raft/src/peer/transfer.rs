@@ -144,11 +144,13 @@ impl Drop for Incoming {
     }
 }
 
-/// Receives a snapshot into `root`.
+/// Receives a snapshot into `root`, if `has_room` for so many bytes: what fills the disk ends the node, and begins anew
+/// when it is back.
 pub(super) async fn receive(
     mut reader: FrameReader<ReadHalf>,
     files: Arc<dyn Files>,
     root: PathBuf,
+    has_room: impl FnOnce(u64) -> bool,
 ) -> io::Result<(Vote, SnapshotHandle)> {
     let head = in_time(reader.next())
         .await?
@@ -158,6 +160,15 @@ pub(super) async fn receive(
     }
     let SnapshotBegin { vote, manifest } = wire::decode(&head.body)?;
     manifest.check()?;
+    if !has_room(manifest.bytes()) {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "the snapshot has {} bytes, and the disk of this node no room for it: enlarge the disk, or free some of it",
+                manifest.bytes()
+            ),
+        ));
+    }
     let incoming = Incoming {
         files: files.clone(),
         path: root.join(format!("incoming-{}", new_uuid())),

@@ -300,11 +300,22 @@ impl State {
         current.as_ref().map_or(0, |snapshot| snapshot.manifest.bytes())
     }
 
-    /// Puts a snapshot in the place of the one before, which becomes a place to start from into the past.
-    fn keep_snapshot(&self, newest: &SnapshotHandle) -> io::Result<()> {
+    /// Puts a snapshot in the place of the one before, which becomes a place to start from into the past. So does this one
+    /// where a later one came meanwhile: consensus counts on the latest, and installs one while another is built.
+    fn keep_snapshot(&self, new: &SnapshotHandle) -> io::Result<()> {
         let mut current = self.current_snapshot();
-        match current.replace(newest.clone()) {
-            Some(older) if older.path != newest.path => self.pasts.keep(older, newest),
+        let reach = new.manifest.meta()?.last_log_id;
+        let overtaken = match &*current {
+            Some(newest) => newest.manifest.meta()?.last_log_id > reach,
+            None => false,
+        };
+        let (older, newest) = if overtaken {
+            (Some(new.clone()), current.clone())
+        } else {
+            (current.replace(new.clone()), Some(new.clone()))
+        };
+        match (older, newest) {
+            (Some(older), Some(newest)) if older.path != newest.path => self.pasts.keep(older, &newest),
             _ => Ok(()),
         }
     }

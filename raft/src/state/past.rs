@@ -5,10 +5,12 @@
 //!
 //! # Bounds
 //! - Copies: [`COPIES_MAX`] that wait for their next reader, each with little memory of its own, deleted
-//!   [`IDLE_MAX`] after the last one. One is made at a time.
+//!   [`IDLE_MAX`] after the last one. One is made at a time, and none waits while the disk is short.
 //! - Older snapshots: [`KEPT_MAX`], spread over the history, and together no more bytes that nobody else needs than the
 //!   newest snapshot has (or [`KEPT_BYTES_MIN`]). They make the past near; without them it is only further away, so
 //!   none is kept while the disk is short.
+//! - The base grows by [`PIECE_BYTES`] at most before the journal lets go of the events that are in it, and by
+//!   [`PIECE_BYTES_SHORT`] while the disk is short.
 //! - Everything under `history/` is thrown away at start.
 
 use super::snapshot::{SnapshotHandle, lay_out};
@@ -25,8 +27,8 @@ use onward_statemachine::{Changes, Fault, Revision, View, history, system};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,6 +43,11 @@ const KEPT_MAX: usize = 4;
 const KEPT_BYTES_MIN: u64 = 256 << 20;
 /// The revisions of one step of a fold.
 pub(crate) const STEP_RECORDS: usize = 2048;
+/// The bytes of events that are folded into the base before the journal lets go of them: for so long both have them.
+/// Letting go writes what is left of the files of the journal again that it cuts, so it is not done after each step.
+const PIECE_BYTES: u64 = 512 << 20;
+/// The same while the disk is short.
+const PIECE_BYTES_SHORT: u64 = 64 << 20;
 
 /// The earlier states of a node.
 pub(crate) struct Pasts {
@@ -52,6 +59,8 @@ pub(crate) struct Pasts {
     copies: Mutex<Vec<Waiting>>,
     /// Whether the disk is short.
     short: AtomicBool,
+    /// The bytes of events that were folded into the base and are in the journal yet.
+    uncut: AtomicU64,
 }
 
 /// A copy and when it was last asked for.
@@ -139,6 +148,7 @@ impl Pasts {
             kept: Mutex::new(kept),
             copies: Mutex::default(),
             short: AtomicBool::new(false),
+            uncut: AtomicU64::new(0),
         })
     }
 
@@ -201,7 +211,11 @@ impl Pasts {
         lock(&self.copies).retain(|waiting| waiting.used.elapsed() < idle);
     }
 
+    /// Has a copy wait for its next reader.
     fn admit(&self, copy: Arc<Copy>) {
+        if self.short.load(Relaxed) {
+            return;
+        }
         let mut copies = lock(&self.copies);
         while copies.len() >= COPIES_MAX {
             let Some(longest) = longest_unused(&copies) else {
@@ -242,6 +256,15 @@ impl Pasts {
             }
         }
         Ok(None)
+    }
+
+    /// The bytes of events after which the journal is cut behind the base.
+    fn piece_bytes(&self) -> u64 {
+        if self.short.load(Relaxed) {
+            PIECE_BYTES_SHORT
+        } else {
+            PIECE_BYTES
+        }
     }
 
     fn fresh_path(&self) -> PathBuf {
@@ -302,7 +325,7 @@ fn bytes_beside(kept: &[SnapshotHandle], newest: &SnapshotHandle) -> u64 {
 pub(crate) enum Made {
     /// It is there.
     Whole(Arc<dyn Past>),
-    /// The node goes down.
+    /// It is not made: nobody wants it any more, or the base has passed it.
     Stopped,
 }
 
@@ -312,13 +335,19 @@ impl State {
         self.read(history::base_revision)
     }
 
-    /// Makes a copy as of `at`, which is within the history. To be called by one at a time.
+    /// Makes a copy as of `at`, which was within the history when it was asked for. To be called by one at a time.
     pub(crate) fn make_past(&self, at: Revision, go_on: impl Fn() -> bool) -> io::Result<Made> {
         if let Some(copy) = self.pasts.find(at) {
             return Ok(Made::Whole(copy));
         }
         loop {
+            if !go_on() {
+                return Ok(Made::Stopped);
+            }
             let mut copy = self.begin_past(at)?;
+            if copy.revision > at {
+                return Ok(Made::Stopped);
+            }
             let began = (copy.revision, Instant::now());
             while copy.revision < at {
                 if !go_on() {
@@ -392,11 +421,16 @@ impl State {
             // One that was taken out for nothing was the longest way off anyway.
             Some(_) | None => {}
         }
-        let path = self.pasts.fresh_path();
         if let Some((_, snapshot)) = kept {
+            let path = self.pasts.fresh_path();
             lay_out(&snapshot, &path)?;
-            return self.pasts.open_copy(path, false);
+            let copy = self.pasts.open_copy(path, false)?;
+            // Behind its last command there may be entries without one, and the base among those.
+            if copy.revision >= base {
+                return Ok(copy);
+            }
         }
+        let path = self.pasts.fresh_path();
         match newest {
             Some((revision, newest)) if revision >= at => lay_out(&newest, &path)?,
             _ => {
@@ -406,8 +440,13 @@ impl State {
         self.pasts.open_copy(path, true)
     }
 
+    /// Whether the base is behind the floor of the journal.
+    pub(crate) fn base_is_behind(&self) -> bool {
+        self.read(|view| Ok(history::base_revision(view)? < history::oldest(view)?))
+    }
+
     /// Moves the base one step towards the floor of the journal; whether there is more to do. The journal below the
-    /// floor is let go of once all of it is in the base.
+    /// floor is let go of piece by piece, as it is in the base.
     pub(crate) fn advance_base(&self) -> io::Result<bool> {
         let generation = self.generation();
         let disk = generation.disk();
@@ -424,12 +463,15 @@ impl State {
         let Some((folded, to)) = step.unwrap_or_else(|fault| die("folding the journal", fault)) else {
             return Ok(false);
         };
-        let reached = folded.reached;
+        let bytes = folded.bytes as u64;
         disk.put(history::to_base(folded.changes))?;
-        if reached < to {
-            return Ok(true);
+        let uncut = self.pasts.uncut.fetch_add(bytes, Relaxed) + bytes;
+        if folded.reached >= to || uncut >= self.pasts.piece_bytes() {
+            self.cut_journal()?;
         }
-        self.cut_journal()?;
+        if folded.reached >= to {
+            tracing::info!(base = %to, "the events up to the floor of the journal are folded, and let go of");
+        }
         Ok(true)
     }
 
@@ -443,6 +485,7 @@ impl State {
         let base = base.map_err(other)?;
         if base > Revision(0) {
             generation.disk().cut_journal(Revision(base.0 + 1))?;
+            self.pasts.uncut.store(0, Relaxed);
             self.pasts.forget_below(base)?;
         }
         Ok(())

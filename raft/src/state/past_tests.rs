@@ -141,9 +141,25 @@ async fn every_revision_reads_as_it_was() {
     store.state.pasts.spare(true);
     assert_eq!((count("snap"), count("history")), (1, 0));
     assert_as_it_was(&store, &were, [300, 420, 5]);
+    assert_eq!(count("history"), 0, "no copy waits for its next reader");
     let mut builder = store.get_snapshot_builder().await;
     builder.build_snapshot().await.expect("builds");
     assert_eq!(count("snap"), 1);
+}
+
+/// Who asked for it waited for others, and the base moved meanwhile.
+#[tokio::test]
+async fn what_the_base_has_passed_meanwhile_is_not_made() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    let mut were = vec![Then::default()];
+    apply_up_to(&mut store, 40, &mut were).await;
+    apply_one(&mut store, compact(41, 30), &mut were).await;
+    advance(&store);
+    let base = store.state.base().0;
+    let made = store.state.make_past(Revision(base - 1), || true);
+    assert!(matches!(made, Ok(Made::Stopped)));
+    assert_as_it_was(&store, &were, base..=40);
 }
 
 #[tokio::test]
@@ -193,6 +209,40 @@ async fn compaction_keeps_what_lies_behind_it() {
     assert_eq!(store.state.base(), Revision(395));
     assert_eq!(store.state.read(state_hash), flushed);
     assert_as_it_was(&store, &were, [395, 397, 400]);
+}
+
+/// Moves the base up to the floor; whether the journal let go of anything before all of it was in the base.
+async fn cuts_piece_by_piece(short: bool) -> bool {
+    const LAST: u64 = 99;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    // More than one piece of a short disk, and less than one of others.
+    let large = |index: u64| kv::Command::Put {
+        key: kv::Key(format!("key-{}", index % 4).into_bytes()),
+        value: vec![index as u8; 1 << 20],
+        expect: None,
+    };
+    let puts = (1..=LAST).map(|index| Ok((entry(index, Command::Kv(large(index))), None)));
+    store.apply(stream::iter(puts)).await.expect("applies");
+    let last = Ok((compact(LAST + 1, LAST), None));
+    store.apply(stream::iter([last])).await.expect("applies");
+    store.state.pasts.spare(short);
+    let mut piece_by_piece = false;
+    while store.state.advance_base().expect("moves on") {
+        let base = store.state.base();
+        let first = store.state.read(|view| journal::first_from(view, Revision(0)));
+        let next = first.map(|(revision, _)| revision);
+        piece_by_piece |= base < Revision(LAST - 1) && next == Some(Revision(base.0 + 1));
+    }
+    assert_eq!(store.state.base(), Revision(LAST - 1));
+    assert!(!store.state.base_is_behind());
+    piece_by_piece
+}
+
+#[tokio::test]
+async fn on_a_short_disk_the_journal_goes_as_the_base_grows() {
+    assert!(cuts_piece_by_piece(true).await);
+    assert!(!cuts_piece_by_piece(false).await, "all at once is less work");
 }
 
 #[tokio::test]

@@ -180,6 +180,27 @@ async fn the_hash_is_the_same_however_entries_come() {
     assert_eq!(third.state.last_mark(), Some(last));
 }
 
+/// Consensus has snapshots built beside what it does, and one of a leader's may be installed meanwhile.
+#[tokio::test]
+async fn a_snapshot_that_was_overtaken_does_not_take_the_place_of_the_later_one() {
+    let entries = marked(100);
+    let dirs: Vec<TempDir> = (0..2).map(|_| tempfile::tempdir().expect("temp dir")).collect();
+    let mut ahead = open(dirs[0].path());
+    apply_entries(&mut ahead, &entries).await;
+    let mut builder = ahead.get_snapshot_builder().await;
+    let later = builder.build_snapshot().await.expect("builds");
+    let mut store = open(dirs[1].path());
+    apply_entries(&mut store, &entries[..50]).await;
+    let slow = store.state.build_snapshot().expect("builds");
+    store
+        .install_snapshot(&later.meta, later.snapshot)
+        .await
+        .expect("installs");
+    store.state.keep_snapshot(&slow.snapshot).expect("keeps");
+    let current = store.get_current_snapshot().await.expect("reads");
+    assert_eq!(current.map(|current| current.meta), Some(later.meta));
+}
+
 #[tokio::test]
 async fn a_state_without_a_hash_is_read_once() {
     let dir = tempfile::tempdir().expect("temp dir");

@@ -1,7 +1,9 @@
 //! Nodes in one process on 127.0.0.1: replication, failover, restart, rejoin by snapshot, reads and writes from
 //! anywhere. Nothing here waits for a time: everything waits for a condition, with a generous deadline.
 
+mod backup;
 mod members;
+mod room;
 mod site;
 
 use onward_raft::{Config, Node, StartError};
@@ -10,6 +12,7 @@ use onward_statemachine::ports::{Freshness, ProposeError, ReadError, Role};
 use onward_statemachine::{CommandId, NodeId, Outcome, Refusal, Revision};
 use site::*;
 use std::path::Path;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_proposes_restarts_and_remembers() {
@@ -205,6 +208,53 @@ async fn leadership_is_handed_over() {
     for node in nodes {
         node.abandon().await;
     }
+}
+
+/// Reads that wait for a leader are so many at most, and those that need not wait are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_wait_are_bounded() {
+    let mut site = Site::new(3);
+    let mut nodes = Vec::new();
+    for place in 0..3 {
+        let mut config = site.config(place);
+        config.limits.reads_waiting_max = 2;
+        nodes.push(Node::start(config).await.expect("starts"));
+    }
+    let last = write(&nodes[0], "a", "1").await;
+    let survivor = nodes.remove(0);
+    for node in nodes {
+        node.abandon().await;
+    }
+    until("the survivor to miss the others", async || {
+        (!survivor.cluster().status().healthy).then_some(())
+    })
+    .await;
+    let reader = survivor.reader();
+    let ahead = Freshness::AtLeast(Revision(last.0 + 1_000));
+    let (mut first, mut second) = (reader.barrier(Freshness::Linearizable), reader.barrier(ahead));
+    for waits in [&mut first, &mut second] {
+        let begun = tokio::time::timeout(Duration::from_millis(1), waits).await;
+        assert!(begun.is_err(), "{begun:?}");
+    }
+    for freshness in [Freshness::Linearizable, ahead] {
+        let third = reader.barrier(freshness).await;
+        assert!(
+            matches!(third, Err(ReadError::Overloaded { waiting: 2, .. })),
+            "{third:?}"
+        );
+    }
+    assert_eq!(count(&survivor, "onward_raft_reads_overloaded_total"), Some(2));
+    for freshness in [Freshness::Local, Freshness::AtLeast(Revision(1))] {
+        assert!(reader.barrier(freshness).await.is_ok());
+    }
+    // A read that is given up leaves its place, and so does one that ends.
+    drop(second);
+    assert_eq!(first.await, Err(ReadError::NoLeader));
+    for _ in 0..3 {
+        let begun = tokio::time::timeout(Duration::from_millis(1), reader.barrier(ahead)).await;
+        assert!(begun.is_err(), "{begun:?}");
+    }
+    survivor.abandon().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

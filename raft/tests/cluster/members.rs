@@ -312,7 +312,7 @@ async fn a_wiped_voter_does_not_come_back_under_its_id() {
     config.peer_listener = Some(listener());
     let refused = Node::start(config).await.err().expect("is refused");
     assert!(matches!(refused, StartError::Forgot(_)), "{refused}");
-    assert!(refused.to_string().contains("onward serve --join URL"));
+    assert!(refused.to_string().contains("onward serve --join HOST:PORT"));
     write(&nodes[0], "b", "2").await;
     for node in nodes {
         node.abandon().await;

@@ -69,7 +69,7 @@ pub struct Header {
     pub feature_level: u32,
     /// Log time, in ms since 1970 UTC.
     pub log_time_ms: u64,
-    /// The clock of the node when it began, in ms since 1970 UTC.
+    /// The clock of the cluster when it began, in ms since 1970 UTC.
     pub taken_at_ms: u64,
     /// The first revision that the journal reaches back to.
     pub journal_floor: u64,

@@ -215,6 +215,7 @@ impl Cluster for SingleNode {
                 matched: Some(applied),
                 last_contact_ms: Some(0),
                 disk: None,
+                feature_level_max: Some(system::FEATURE_LEVEL_MAX),
             }],
             healthy: state.unreadable.is_none(),
             under_way: None,
@@ -222,6 +223,8 @@ impl Cluster for SingleNode {
             oldest: Revision(0),
             journal_bytes: None,
             alarms: Vec::new(),
+            feature_level: system::gate(&state.store).map_or(1, |gate| gate.feature_level),
+            feature_level_max: system::FEATURE_LEVEL_MAX,
         }
     }
 
@@ -271,7 +274,7 @@ impl BackupPieces for Pieces {
 }
 
 impl Backups for SingleNode {
-    fn take(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {
+    fn take(&self, _patience_ms: u64) -> BoxFuture<'_, Result<Backup, BackupError>> {
         let state = self.state();
         let header = crate::backup::Header {
             cluster_id: uuid::Uuid::from_u128(1),

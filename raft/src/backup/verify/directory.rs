@@ -160,10 +160,10 @@ impl Look<'_> {
                 &format!("it begins after revision {purged}, and the snapshot ends at {begin}"),
             );
         }
-        let empty = MemoryStore::default();
+        let (empty, bytes_max) = (MemoryStore::default(), self.replay_bytes_max);
         let replayed = match snapshot {
-            Some(disk) => disk.read(|view| log::replay(view, &**log, begin, end)),
-            None => log::replay(&empty, &**log, begin, end),
+            Some(disk) => disk.read(|view| log::replay(view, &**log, (begin, end), bytes_max)),
+            None => log::replay(&empty, &**log, (begin, end), bytes_max),
         };
         match replayed {
             Ok(Some((entries, found))) if found == hash => {
@@ -176,7 +176,14 @@ impl Look<'_> {
                      come to {found:016x}"
                 ),
             ),
-            Ok(None) => self.looked("log on snapshot", 0, 0, "not applied: too much of it for the memory"),
+            Ok(None) => self.not_compared(
+                "log on snapshot",
+                format!(
+                    "the entries after revision {begin} up to {end} have more than the {} MiB that are applied in memory, so \
+                     the state was not compared with what they make of the snapshot",
+                    bytes_max >> 20
+                ),
+            ),
             Err(fault) => self.find("log", &format!("it cannot be applied to the snapshot: {fault}")),
         }
     }

@@ -13,8 +13,6 @@ use std::path::Path;
 
 /// The log is read in pieces of about this size.
 const LOG_BYTES: usize = 4 << 20;
-/// The bytes of entries that are applied to a snapshot in memory. A node takes one before its log has come to so much.
-const REPLAY_BYTES_MAX: usize = 512 << 20;
 
 /// A log, and what it held when it was opened.
 pub(super) type Opened = (Box<dyn ReadLog>, Recovered);
@@ -137,12 +135,12 @@ fn undecodable(entry: &Entry) -> Option<String> {
 }
 
 /// Applies the entries after `begin` up to `end` to `view`: how many they are, and the hash of what comes of them.
-/// `None` where they are too many for the memory.
+/// `None` where they have more than `bytes_max`, too many for the memory.
 pub(super) fn replay(
     view: &dyn View,
     log: &dyn ReadLog,
-    begin: Revision,
-    end: Revision,
+    (begin, end): (Revision, Revision),
+    bytes_max: usize,
 ) -> Result<Option<(u64, u64)>, Fault> {
     let mut txn = Txn::new(view);
     let (mut count, mut bytes) = (0, 0);
@@ -157,7 +155,7 @@ pub(super) fn replay(
         for entry in entries {
             count += 1;
             bytes += bytes_of(&entry);
-            if bytes > REPLAY_BYTES_MAX {
+            if bytes > bytes_max {
                 return Ok(None);
             }
             if let EntryPayload::Normal(payload) = entry.payload {

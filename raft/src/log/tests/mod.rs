@@ -160,7 +160,7 @@ async fn a_log_that_forgot_what_it_acknowledged_is_refused() {
         panic!("a forgetful log was opened");
     };
     assert!(message.contains("durable up to 9"), "{message}");
-    assert!(message.contains("onward serve --join URL"), "{message}");
+    assert!(message.contains("onward serve --join HOST:PORT"), "{message}");
 }
 
 #[tokio::test]
@@ -181,6 +181,21 @@ async fn a_forgotten_vote_is_refused_and_a_truncation_is_not() {
     disk.write(&[Write::Vote(Vote::new(1, 1))], true).expect("writes");
     drop(disk);
     assert!(matches!(open(dir.path()), Err(OpenError::Forgot(message)) if message.contains("vote")));
+}
+
+/// Entries are committed by a majority of others before they are written here, and the note of it may be written first.
+#[tokio::test]
+async fn what_is_committed_and_was_not_written_yet_is_not_recovered_as_committed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut log = open(dir.path()).expect("opens");
+    append(&mut log, (1..=3).map(|index| entry(1, index)).collect()).await;
+    log.end().await.expect("closes");
+    let told = [Write::Committed(Some(id(1, 9)))];
+    log.shared.disk.write(&told, true).expect("writes");
+    drop(log);
+    let mut log = open(dir.path()).expect("opens");
+    assert_eq!(log.read_committed().await.expect("reads"), Some(id(1, 3)));
+    assert_eq!(indices_of(&mut log).await, [1, 2, 3]);
 }
 
 #[tokio::test]
