@@ -269,6 +269,7 @@ impl<'m> Sink<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::database::Standing;
 
     #[test]
     fn a_transfer_keeps_to_its_pace() {
@@ -288,5 +289,31 @@ mod tests {
         assert_eq!(next - resumed, Duration::from_secs(1) - CATCH_UP);
 
         assert_eq!(Pace::new(None).next(usize::MAX, begun), None);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_the_disk_has_no_room_for_is_not_begun() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = |name: &str, bytes| SnapshotFile {
+            name: name.to_owned(),
+            bytes,
+            crc: 0,
+        };
+        let files = vec![file("000001.sst", 70), file("000002.sst", 30)];
+        let head = SnapshotBegin {
+            vote: Vote::new_committed(1, 1),
+            manifest: Manifest::new(&Standing::default(), files),
+        };
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let frame = frame::encode(kind::SNAPSHOT_BEGIN, 0, &codec::encode(&head));
+        far.write_all(&frame).await.expect("writes");
+        let reader = FrameReader::new(Box::new(near) as ReadHalf);
+        let disk = Arc::new(crate::files::Disk);
+        let received = receive(reader, disk, dir.path().to_owned(), |bytes| bytes < 100).await;
+        let refused = received.err().expect("is refused");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert!(refused.to_string().contains("has 100 bytes"), "{refused}");
+        let left = std::fs::read_dir(dir.path()).expect("lists").count();
+        assert_eq!(left, 0);
     }
 }
