@@ -310,7 +310,7 @@ mod tests {
         let reader = FrameReader::new(Box::new(near) as ReadHalf);
         let disk = Arc::new(crate::files::Disk);
         let received = receive(reader, disk, dir.path().to_owned(), |bytes| bytes < 100).await;
-        let refused = received.err().expect("is refused");
+        let refused = received.expect_err("is refused");
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
         assert!(refused.to_string().contains("has 100 bytes"), "{refused}");
         let left = std::fs::read_dir(dir.path()).expect("lists").count();
