@@ -55,7 +55,7 @@ impl Bench<'_> {
             }
             Part::Overload => {
                 progress(format_args!("three nodes with more than they take"));
-                let overload = overload::measure(programs, &dir, plan.measured).await?;
+                let overload = overload::measure(programs, &dir, plan.warm_up, plan.overload).await?;
                 report.overload = Some(of(run, overload));
             }
             Part::Handover => {

@@ -4,9 +4,10 @@
 
 use crate::client::{Client, Put};
 use crate::load::{self, Keys, Load, Work};
+use crate::progress;
 use crate::system::{Kind, Programs, System};
 use crate::values::Values;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ const CONNECTIONS: usize = 12;
 /// Writers that share a connection, with one write each under way: as many as it takes. On a node that is more than
 /// `peer.proposals_max`.
 const SHARERS: usize = 1000;
+/// What it takes to have all writers connected.
+const CONNECTED: Duration = Duration::from_secs(2);
 /// A write that is so late is given up before it is sent: who offers it has gone.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,12 @@ pub struct Overload {
     pub turned_away: u64,
     /// Writes that were acknowledged and are not there.
     pub lost: u64,
+    /// What a write cost all nodes together at the peak, in microseconds of CPU time.
+    #[serde(default)]
+    pub peak_cpu_us: f64,
+    /// The same while it was too much, with what it costs to turn the others away.
+    #[serde(default)]
+    pub cpu_us: f64,
 }
 
 impl Overload {
@@ -53,31 +62,39 @@ impl Overload {
 }
 
 /// Loads three nodes of ours with more than they take, for so long.
-pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Result<Overload> {
+pub async fn measure(
+    programs: &Programs,
+    dir: &Path,
+    warm_up: Duration,
+    measured: Duration,
+) -> Result<Overload> {
     let system = System::start(Kind::OnwardShared, 3, programs, dir).await?;
-    let mut peak = 0;
+    let mut peak = load::Summary::default();
     for clients in PEAK_CLIENTS {
         let load = Load {
             work: Work::Put,
             clients,
             value_bytes: load::VALUE_BYTES,
             keys: Keys::New(0),
-            warm_up: Duration::from_secs(1),
+            warm_up,
             measured,
         };
-        peak = peak.max(load::run(&system, load).await?.summary().rate());
+        let found = load::run(&system, load).await?.summary();
+        progress(format_args!("  {clients} clients: {}/s", found.rate()));
+        if found.rate() > peak.rate() {
+            peak = found;
+        }
     }
-    if peak == 0 {
-        bail!("nothing was written at the peak");
-    }
+    ensure!(peak.rate() > 0, "nothing was written at the peak");
     let offer = Arc::new(Offer {
         tickets: AtomicU64::new(0),
         values: Values::new(load::VALUE_BYTES),
         in_time: AtomicU64::new(0),
         turned_away: AtomicU64::new(0),
-        begin: Instant::now() + Duration::from_secs(2),
-        a_second: TIMES * peak,
-        until: measured,
+        begin: Instant::now() + CONNECTED,
+        a_second: TIMES * peak.rate(),
+        from: warm_up,
+        until: warm_up + measured,
     });
     let mut writers = JoinSet::new();
     for address in &system.endpoints {
@@ -89,6 +106,10 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
             }
         }
     }
+    sleep_until(offer.begin + offer.from).await;
+    let cpu_before = system.cpu_time()?;
+    sleep_until(offer.begin + offer.until).await;
+    let cpu = system.cpu_time()?.saturating_sub(cpu_before);
     let mut acknowledged = Vec::new();
     while let Some(written) = writers.join_next().await {
         acknowledged.extend(written??);
@@ -99,12 +120,16 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
         .filter(|ticket| !there.contains(*ticket))
         .count();
     let each_second = |count: u64| (count as f64 / measured.as_secs_f64()) as u64;
+    let in_time = offer.in_time.load(Relaxed);
+    let cpu_us = cpu.as_micros() as f64 / in_time.max(1) as f64;
     Ok(Overload {
-        peak,
+        peak: peak.rate(),
         offered: offer.a_second,
-        acknowledged: each_second(offer.in_time.load(Relaxed)),
+        acknowledged: each_second(in_time),
         turned_away: each_second(offer.turned_away.load(Relaxed)),
         lost: lost as u64,
+        peak_cpu_us: peak.cpu_us,
+        cpu_us: (cpu_us * 10.0).round() / 10.0,
     })
 }
 
@@ -112,11 +137,14 @@ pub async fn measure(programs: &Programs, dir: &Path, measured: Duration) -> Res
 struct Offer {
     tickets: AtomicU64,
     values: Values,
-    /// Acknowledged before the time was up: what is still under way then counts for nothing.
+    /// Acknowledged while it was measured: what was done before, or is under way after, counts for nothing.
     in_time: AtomicU64,
+    /// Turned away while it was measured.
     turned_away: AtomicU64,
     begin: Instant,
     a_second: u64,
+    /// It is measured from here on, since the beginning.
+    from: Duration,
     until: Duration,
 }
 
@@ -134,6 +162,12 @@ impl Offer {
         )
     }
 
+    fn count(&self, counter: &AtomicU64) {
+        if (self.from..self.until).contains(&self.begin.elapsed()) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Writes what is next due, over and over; the tickets that were acknowledged.
     async fn write(self: Arc<Self>, mut client: Client) -> Result<Vec<u64>> {
         let mut acknowledged = Vec::new();
@@ -149,13 +183,9 @@ impl Offer {
             match client.try_put(&format!("overload-{ticket}"), &value).await? {
                 Put::Done => {
                     acknowledged.push(ticket);
-                    if self.begin.elapsed() <= self.until {
-                        self.in_time.fetch_add(1, Relaxed);
-                    }
+                    self.count(&self.in_time);
                 }
-                Put::TurnedAway => {
-                    self.turned_away.fetch_add(1, Relaxed);
-                }
+                Put::TurnedAway => self.count(&self.turned_away),
             }
         }
     }

@@ -41,6 +41,9 @@ pub struct Plan {
     pub growth: Sizes,
     /// Syncs of each kind of file.
     pub syncs: usize,
+    /// Of the overload, and of the peak before it: so long that memtables are written out in each, as they are all the
+    /// time.
+    pub overload: Duration,
     /// How often leadership changes, in each way.
     pub handovers: u32,
     /// Keys that are stored where a node is started again.
@@ -78,6 +81,7 @@ impl Plan {
                 measured,
             },
             syncs: 4_000,
+            overload: Duration::from_secs(20),
             handovers: 20,
             restart_keys: 1_000_000,
             rejoin_keys: 1_000_000,
@@ -110,6 +114,7 @@ impl Plan {
                 measured,
             },
             syncs: 500,
+            overload: measured,
             handovers: 3,
             restart_keys: 100_000,
             rejoin_keys: 240_000,

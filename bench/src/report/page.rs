@@ -341,6 +341,8 @@ impl Page {
                 ">of the peak",
                 ">turned away",
                 ">acknowledged and lost",
+                ">CPU at the peak",
+                ">CPU",
             ],
             std::iter::once(vec![
                 format!("{}/s", overload.peak),
@@ -349,6 +351,8 @@ impl Page {
                 format!("{} %", overload.left_percent()),
                 format!("{}/s", overload.turned_away),
                 overload.lost.to_string(),
+                format!("{} us", overload.peak_cpu_us),
+                format!("{} us", overload.cpu_us),
             ]),
         );
     }
