@@ -114,6 +114,10 @@ pub const HUNTS: &[Hunt] = &[
         Mutant::HandoverKeepsReads,
         &["log-index", "linearizable", "append", "real-time"],
     ),
+    simulate(
+        Mutant::PromiseForgotten,
+        &["log-index", "linearizable", "append", "real-time"],
+    ),
 ];
 
 /// Seeds that the simulator is given at a time.

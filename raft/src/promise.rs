@@ -3,6 +3,7 @@
 //! would vote for another at once; meanwhile the old leader, cut off, would answer with what was there before.
 
 use crate::log::LogStore;
+use onward_statemachine::mutant::{self, Mutant};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,8 +16,9 @@ impl Promise {
     /// What the log of the node `me`, which starts at `now`, says of it. When the leader was last heard is not known, but
     /// it was before that. Who led by himself has nothing promised to anybody.
     pub(crate) fn of(log: &LogStore, me: u64, lease: Duration, now: Instant) -> Self {
+        let promised = log.follows_another(me) && !mutant::on(Mutant::PromiseForgotten);
         Promise {
-            until: log.follows_another(me).then(|| now + lease),
+            until: promised.then(|| now + lease),
         }
     }
 

@@ -41,11 +41,13 @@ pub enum Mutant {
     RemovedStays,
     /// A leader that handed over goes on answering reads by itself.
     HandoverKeepsReads,
+    /// A node that is started anew forgets that a leader counts on it.
+    PromiseForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 16] = [
         Mutant::AckBeforeSync,
         Mutant::StaleRead,
         Mutant::ApplyTwice,
@@ -61,6 +63,7 @@ impl Mutant {
         Mutant::PastOffByOne,
         Mutant::RemovedStays,
         Mutant::HandoverKeepsReads,
+        Mutant::PromiseForgotten,
     ];
 
     /// Its name on command lines and in tables.
@@ -81,6 +84,7 @@ impl Mutant {
             Mutant::PastOffByOne => "past-off-by-one",
             Mutant::RemovedStays => "removed-stays",
             Mutant::HandoverKeepsReads => "handover-keeps-reads",
+            Mutant::PromiseForgotten => "promise-forgotten",
         }
     }
 

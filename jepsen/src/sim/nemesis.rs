@@ -13,12 +13,15 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a transfer of leadership is tried, in ms.
 const TRANSFER_MS: u64 = 5_000;
 
 /// From here on are the numbers of the clients that ask a machine as it goes on, by its id: above all others.
 const PROBES_FROM: u64 = 1_000;
+/// How many clients ask a leader that may have been usurped.
+const USURP_PROBES: u64 = 3;
 
 /// How often each kind of fault struck.
 pub(super) type Struck = BTreeMap<Kind, u64>;
@@ -28,19 +31,20 @@ type Blocked = Vec<(usize, usize)>;
 
 /// Strikes until the time is over, and says how often.
 pub(super) async fn run(site: Arc<Site>, ledger: Arc<Ledger>) -> Struck {
+    let until = Instant::now() + site.plan.safety;
     let mut nemesis = Nemesis {
         rng: chance(site.plan.seed, 1),
         site,
         ledger,
+        until,
         struck: Struck::new(),
         replaced: false,
     };
-    let until = tokio::time::Instant::now() + nemesis.site.plan.safety;
     loop {
         let pause = nemesis
             .rng
             .random_range(Duration::from_millis(20)..=nemesis.site.plan.pace_max);
-        if tokio::time::Instant::now() + pause >= until {
+        if Instant::now() + pause >= until {
             tokio::time::sleep_until(until).await;
             return nemesis.struck;
         }
@@ -54,10 +58,22 @@ pub(super) async fn run(site: Arc<Site>, ledger: Arc<Ledger>) -> Struck {
     }
 }
 
+/// Blocks the links between two machines, both ways, or lets them be again.
+fn cut(site: &Site, one: &Seat, other: &Seat, blocked: bool) {
+    let link = Link {
+        blocked,
+        ..site.plan.link
+    };
+    site.set_link(one, other, link);
+    site.set_link(other, one, link);
+}
+
 struct Nemesis {
     site: Arc<Site>,
     ledger: Arc<Ledger>,
     rng: ChaCha8Rng,
+    /// When the faults end.
+    until: Instant,
     struck: Struck,
     /// A machine was replaced: once in a run is enough, and keeps a majority of what was acknowledged.
     replaced: bool,
@@ -102,6 +118,7 @@ impl Nemesis {
             Kind::Partition => self.partition(),
             Kind::Transfer => self.transfer().await,
             Kind::Replace => self.replace(),
+            Kind::Usurp => self.usurp().await,
             kind => {
                 let Some(seat) = self.seat() else { return false };
                 self.strike_one(kind, &seat)
@@ -156,7 +173,7 @@ impl Nemesis {
                 self.begin(kind, Edge::Moment, "", &[seat]);
                 tokio::spawn(async move { machine.run(node.trigger_snapshot()).await.is_some() });
             }
-            Kind::SiteDown | Kind::Partition | Kind::Transfer | Kind::Replace => return false,
+            Kind::SiteDown | Kind::Partition | Kind::Transfer | Kind::Replace | Kind::Usurp => return false,
         }
         true
     }
@@ -322,6 +339,54 @@ impl Nemesis {
             let handed = from.machine.run(ports.cluster.change(change, TRANSFER_MS)).await;
             drop(handed);
         });
+        true
+    }
+
+    /// The leader still counts on those whom it heard a moment ago. They forget whom they heard when they are started
+    /// anew, unless they take care, and who was not heard for longer asks them for their votes. They give them only if it
+    /// lacks nothing of what they have, so nothing is asked for until then. Nothing else strikes meanwhile.
+    async fn usurp(&mut self) -> bool {
+        let election_max = Duration::from_millis(self.site.plan.timings.election_max_ms);
+        // What was asked for before is done by then.
+        let quiet = self.rng.random_range(election_max / 4..=election_max);
+        // Its lease runs out, and between half an election and a whole one after that it stands for the first time.
+        let unheard = self
+            .rng
+            .random_range(election_max * 14 / 10..=election_max * 19 / 10);
+        let after = self.while_();
+        let mut others = self.site.seats();
+        others.shuffle(&mut self.rng);
+        let Some(leader) = self.leader(&others) else {
+            return false;
+        };
+        if Instant::now() + quiet + unheard + after > self.until {
+            return false;
+        }
+        let leader = others.swap_remove(leader);
+        let Some(usurper) = others.pop() else { return false };
+        let what = format!("node {} stands for election", usurper.machine.id());
+        self.begin(Kind::Usurp, Edge::Begin, what, &[&leader, &usurper]);
+        self.ledger.keep_quiet(true);
+        tokio::time::sleep(quiet).await;
+        cut(&self.site, &leader, &usurper, true);
+        tokio::time::sleep(unheard).await;
+        self.ledger.keep_quiet(false);
+        for follower in &others {
+            cut(&self.site, &leader, follower, true);
+            follower.machine.kill();
+            self.site.start(follower);
+        }
+        for probe in 0..USURP_PROBES {
+            let number = PROBES_FROM * (2 + probe) + leader.machine.id();
+            let client = Client::new(self.site.clone(), self.ledger.clone(), number);
+            tokio::spawn(client.probe(leader.clone()));
+        }
+        tokio::time::sleep(after).await;
+        self.site
+            .fault(Kind::Usurp.name(), Edge::End, String::new(), Vec::new());
+        for other in others.iter().chain([&usurper]) {
+            cut(&self.site, &leader, other, false);
+        }
         true
     }
 

@@ -42,11 +42,14 @@ pub enum Kind {
     Transfer,
     /// A machine is lost with its disk; another takes its place.
     Replace,
+    /// One machine that the leader does not reach stands for election, while the leader is cut off from those who follow
+    /// it and they are started anew at once.
+    Usurp,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Kill,
         Kind::PowerCut,
         Kind::SiteDown,
@@ -62,6 +65,7 @@ impl Kind {
         Kind::Snapshot,
         Kind::Transfer,
         Kind::Replace,
+        Kind::Usurp,
     ];
 
     /// Its name, as a history has it.
@@ -82,6 +86,7 @@ impl Kind {
             Kind::Snapshot => "snapshot",
             Kind::Transfer => "transfer",
             Kind::Replace => "replace",
+            Kind::Usurp => "usurp",
         }
     }
 }

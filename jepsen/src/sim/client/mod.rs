@@ -82,6 +82,8 @@ pub(super) struct Ledger {
     told: Mutex<Told>,
     processes: Mutex<u64>,
     stop: AtomicBool,
+    /// Clients ask for nothing new.
+    quiet: AtomicBool,
     /// How far those go who follow the journal, once that is known.
     end: Mutex<Option<u64>>,
 }
@@ -89,6 +91,11 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
+    }
+
+    /// Has clients ask for nothing new, or lets them.
+    pub(super) fn keep_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Relaxed);
     }
 
     /// Lets those who follow the journal go as far as here, and no further.
@@ -139,7 +146,8 @@ impl Client {
         while !self.ledger.stop.load(Relaxed) {
             let think = self.rng.random_range(Duration::ZERO..=self.site.plan.think_max);
             tokio::time::sleep(think).await;
-            let Some(seat) = self.pick() else {
+            let seat = self.pick().filter(|_| !self.ledger.quiet.load(Relaxed));
+            let Some(seat) = seat else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
