@@ -22,12 +22,17 @@ impl List {
         let parts = bytes.as_deref().and_then(|bytes| bytes.split_last_chunk::<4>());
         match parts {
             Some((position, check)) if *check == self.check(position) => Ok(position.to_vec()),
-            _ => Err(CURSOR_INVALID.because(format!(
-                "query parameter `cursor` is not a cursor of the list of {}: send the `next` of its last answer as it \
-                 is, or leave it out to begin again",
-                self.0
-            ))),
+            _ => Err(self.foreign()),
         }
+    }
+
+    /// What is said of a cursor that this list did not give.
+    pub(crate) fn foreign(self) -> Problem {
+        CURSOR_INVALID.because(format!(
+            "query parameter `cursor` is not a cursor of the list of {}: send the `next` of its last answer as it is, or \
+             leave it out to begin again",
+            self.0
+        ))
     }
 
     /// As [`List::position`], where the position is text.

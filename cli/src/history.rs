@@ -10,7 +10,6 @@ use clap::Args;
 use onward_api::client::Client;
 use onward_api::wire::history::{Became, Change, Diff as Compared, Why as Story};
 use onward_api::wire::{Event, Page, Stamped};
-use std::sync::OnceLock;
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
@@ -35,14 +34,12 @@ pub struct Diff {
 
 /// Runs `diff`.
 pub(crate) async fn diff(session: &mut Session<'_>, arguments: Diff) -> Result {
-    // The present moves on; all pages are of one comparison.
-    let present = OnceLock::new();
     let listed = session
         .list(arguments.limit, async |client, page| {
-            let to = arguments.to.or(present.get().copied());
-            let answer = client.diff(arguments.from, to, &arguments.area, page).await?;
-            let Compared { to, items, next, .. } = answer.value;
-            present.get_or_init(|| to);
+            let answer = client
+                .diff(arguments.from, arguments.to, &arguments.area, page)
+                .await?;
+            let Compared { items, next, .. } = answer.value;
             Ok(Stamped {
                 value: Page { items, next },
                 revision: answer.revision,

@@ -144,12 +144,13 @@ async fn diff(State(app): State<App>, Params(query): Params<Between>) -> Answer 
         .from
         .ok_or_else(|| QUERY_INVALID.because("query parameter `from` is missing: a revision"))?;
     let head = app.read(query.fresh.0, |_| Ok(())).await?.revision;
-    let to = query.to.unwrap_or(head);
+    let place = query.page.cursor.as_deref().map(Place::of).transpose()?;
+    // Pages after the first are of the same revisions, whatever has happened since.
+    let to = query.to.or(place.map(|place| place.to)).unwrap_or(head);
+    let number = place.map_or(0, |place| place.number);
     if from > to {
         return Err(QUERY_INVALID.because(format!("query parameter `from` is {from}, which is after {to}")));
     }
-    let cursor = query.page.cursor.as_deref();
-    let after = cursor.map(|cursor| CHANGES.position(cursor)).transpose()?;
     let reader = &app.services.reader;
     let before = reader.past(from).await?;
     let mut subjects = touched(&app, &areas, from, to).await?;
@@ -167,11 +168,12 @@ async fn diff(State(app): State<App>, Params(query): Params<Between>) -> Answer 
                     subject::parts(before, app, &mut subjects)?;
                     subject::parts(after_view, app, &mut subjects)?;
                 }
-                page_of(&subjects, after.as_deref(), limit, before, after_view)
+                page_of(&subjects, number, limit, before, after_view)
             }))
         })
         .await?;
     let (items, next) = seen.value;
+    let next = next.map(|number| Place { to, number }.cursor());
     let (from, to) = (from.0, to.0);
     let value = Diff {
         from,
@@ -227,24 +229,45 @@ async fn touched(
     Ok(subjects)
 }
 
-type ChangesPage = (Vec<Change>, Option<String>);
+/// Where a comparison goes on: a place in the order of what its revisions touched, which is the same whenever they are
+/// compared.
+#[derive(Clone, Copy)]
+struct Place {
+    to: Revision,
+    number: usize,
+}
 
-/// The differences of these subjects after a position.
+impl Place {
+    fn of(cursor: &str) -> Result<Place, Problem> {
+        let position = CHANGES.position(cursor)?;
+        let [to, number]: [[u8; 8]; 2] = match position.as_chunks() {
+            ([to, number], []) => [*to, *number],
+            _ => return Err(CHANGES.foreign()),
+        };
+        Ok(Place {
+            to: Revision(u64::from_be_bytes(to)),
+            number: usize::try_from(u64::from_be_bytes(number)).map_err(|_| CHANGES.foreign())?,
+        })
+    }
+
+    fn cursor(self) -> String {
+        let number = self.number as u64;
+        CHANGES.cursor(&[self.to.0.to_be_bytes(), number.to_be_bytes()].concat())
+    }
+}
+
+/// The differences of these subjects from this place on, and the place after them.
 fn page_of(
     subjects: &BTreeSet<Subject>,
-    after: Option<&[u8]>,
+    place: usize,
     limit: usize,
     before: &dyn View,
     now: &dyn View,
-) -> Result<ChangesPage, Fault> {
-    // A position is a place in the order: the same revisions touched the same objects, whenever they are compared.
-    let place = after
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_be_bytes) as usize;
+) -> Result<(Vec<Change>, Option<usize>), Fault> {
     let mut items = Vec::new();
     for (number, subject) in subjects.iter().enumerate().skip(place) {
         if items.len() == limit || number - place == COMPARED_MAX {
-            return Ok((items, Some(CHANGES.cursor(&(number as u64).to_be_bytes()))));
+            return Ok((items, Some(number)));
         }
         items.extend(change(subject, before, now)?);
     }

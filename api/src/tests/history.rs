@@ -206,20 +206,26 @@ async fn a_diff_names_what_changed() {
         .ok();
     assert_eq!(told(&machines), all[..1]);
 
-    // By pages, and between two earlier revisions.
-    let (mut paged, mut next) = (Vec::new(), String::new());
-    loop {
-        let page = site
-            .get(&format!("/v1/diff?from={from}&to={}&limit=1{next}", from + 6))
-            .await
-            .ok();
-        paged.extend(told(&page));
-        match page["next"].as_str() {
-            Some(cursor) => next = format!("&cursor={cursor}"),
-            None => break,
+    // By pages, between two earlier revisions, and up to the present as it is at the first page.
+    for to in [format!("&to={}", from + 6), String::new()] {
+        let (mut paged, mut next) = (Vec::new(), String::new());
+        loop {
+            let page = site
+                .get(&format!("/v1/diff?from={from}{to}&limit=1{next}"))
+                .await
+                .ok();
+            assert_eq!(page["to"], from + 6);
+            paged.extend(told(&page));
+            match page["next"].as_str() {
+                Some(cursor) => next = format!("&cursor={cursor}"),
+                None => break,
+            }
+            if to.is_empty() {
+                site.put("aside", &next).await;
+            }
         }
+        assert_eq!(paged, all);
     }
-    assert_eq!(paged, all);
     let short = site
         .get(&format!("/v1/diff?from={from}&to={}", from + 1))
         .await
