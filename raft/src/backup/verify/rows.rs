@@ -65,16 +65,18 @@ impl Look<'_> {
 
     /// Every row of every table by itself; whether all of them could be read.
     pub(super) fn rows(&mut self, part: &str, disk: &dyn StateDisk) -> bool {
-        let (mut count, mut bytes, mut told, mut whole) = (0_u64, 0_u64, 0, true);
+        let (mut count, mut bytes, mut whole) = (0_u64, 0_u64, true);
+        let mut bad = Vec::new();
         // Table by table, so that a damaged one does not hide the others.
         for prefix in 0..=u8::MAX {
-            let mut bad = Vec::new();
             let to: &[u8] = if prefix == u8::MAX { &[] } else { &[prefix + 1] };
             let scanned = disk.read(|view| {
                 view.scan(&[prefix], to, Order::Ascending, &mut |key, value| {
                     count += 1;
                     bytes += (key.len() + value.len()) as u64;
-                    if let Err(fault) = dump::row(key, value) {
+                    if let Err(fault) = dump::row(key, value)
+                        && bad.len() < FINDINGS_MAX
+                    {
                         bad.push(format!("row {key:02x?}: {fault}"));
                     }
                     ControlFlow::Continue(())
@@ -84,12 +86,9 @@ impl Look<'_> {
                 whole = false;
                 self.find(format!("{part}: table {prefix:#04x}"), &fault);
             }
-            for what in bad {
-                told += 1;
-                if told <= FINDINGS_MAX {
-                    self.find(part, &what);
-                }
-            }
+        }
+        for what in bad {
+            self.find(part, &what);
         }
         self.looked(part, count, bytes, "checksums of the store, decoded");
         whole
