@@ -458,6 +458,7 @@ async fn open_stores(
         let log = LogStore::open(&dir, &host, counters.clone())?;
         let state = State::open(&dir, &host, counters)?;
         state.cover(log.last())?;
+        log.follow(state.applied_id()?)?;
         Ok((log, state))
     });
     match opened.await {

@@ -146,7 +146,10 @@ async fn diff(State(app): State<App>, Params(query): Params<Between>) -> Answer 
     let head = app.read(query.fresh.0, |_| Ok(())).await?.revision;
     let place = query.page.cursor.as_deref().map(Place::of).transpose()?;
     // Pages after the first are of the same revisions, whatever has happened since.
-    let to = query.to.or(place.map(|place| place.to)).unwrap_or(head);
+    let to = place.map(|place| place.to).or(query.to).unwrap_or(head);
+    if query.to.is_some_and(|wanted| wanted != to) {
+        return Err(CHANGES.foreign());
+    }
     let number = place.map_or(0, |place| place.number);
     if from > to {
         return Err(QUERY_INVALID.because(format!("query parameter `from` is {from}, which is after {to}")));

@@ -220,6 +220,9 @@ async fn a_diff_names_what_changed() {
                 Some(cursor) => next = format!("&cursor={cursor}"),
                 None => break,
             }
+            site.get(&format!("/v1/diff?from={from}&to={}{next}", from + 5))
+                .await
+                .problem(400, "cursor_invalid", &["begin again"]);
             if to.is_empty() {
                 site.put("aside", &next).await;
             }

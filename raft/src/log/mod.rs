@@ -99,8 +99,7 @@ impl LogStore {
 
     fn over(disk: LogDisk, watermark: Watermark, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let mut recovered = disk.recover()?;
-        // A majority may have committed what was not written here yet, and the note of it rides with the write before.
-        recovered.committed = recovered.committed.min(recovered.last);
+        recovered.committed = committed_here(&recovered);
         check_watermark(&disk, &recovered, watermark.mark())?;
         let shared = Arc::new(Shared {
             disk,
@@ -125,6 +124,38 @@ impl LogStore {
     /// The last entry, durable or not.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.shared.tail().last
+    }
+
+    /// Cuts off the end of a log that goes another way than the state, which is of `applied`: entries of an earlier leader in
+    /// places that a later one has filled. What replaced them was applied, since a majority of others had it, before it was
+    /// durable here, and a power loss took it. openraft takes such an end for damage, and one that is shorter for what it is.
+    pub(crate) fn follow(&self, applied: Option<LogId>) -> io::Result<()> {
+        let (last, bounds, purged) = {
+            let tail = self.shared.tail();
+            (tail.last, tail.bounds(), tail.purged)
+        };
+        let (Some(applied), Some(last)) = (applied, last) else {
+            return Ok(());
+        };
+        if last >= applied || last.index < applied.index {
+            return Ok(());
+        }
+        let before = match applied.index.checked_sub(1) {
+            Some(index) if bounds.contains(&index) => {
+                let entries = self.read(index..index + 1, usize::MAX)?;
+                entries.first().map(|entry| entry.log_id)
+            }
+            _ => purged,
+        };
+        tracing::warn!(
+            applied = name(Some(applied)),
+            log = name(Some(last)),
+            kept = name(before),
+            "a power loss took the end of the log, and what it was to replace is cut off"
+        );
+        let truncations = self.shared.tail().truncate(before);
+        self.writer.queue(Op::Truncate(before, truncations));
+        Ok(())
     }
 
     /// Whether the last vote that is on record is for a leader that was elected, and is not `me`.
@@ -199,6 +230,17 @@ fn reaches(entries: &[Entry], range: &Range<u64>, whole: bool) -> bool {
     let count = entries.len() as u64;
     let wanted = range.end.saturating_sub(range.start);
     in_order && (count == wanted || (!whole && (1..wanted).contains(&count)))
+}
+
+/// What of the log is known to be committed. The note of it may be of entries that are not here, as releases before wrote it
+/// ahead of them: of the same leader, all that is here is committed too; of another, nobody knows where it begins to differ.
+fn committed_here(recovered: &Recovered) -> Option<LogId> {
+    let (committed, last) = (recovered.committed?, recovered.last?);
+    if committed <= last {
+        Some(committed)
+    } else {
+        (committed.leader_id == last.leader_id).then_some(last)
+    }
 }
 
 pub(crate) fn check_watermark(

@@ -219,7 +219,7 @@ impl Work {
     /// Nothing will be appended any more.
     fn finish(&mut self) {
         self.stop_on_error(|work| {
-            let tail_committed = work.take_committed();
+            let tail_committed = work.take_committed(work.watermark.mark().last);
             if let Some(committed) = tail_committed {
                 work.shared.disk.write(&[committed], false)?;
             }
@@ -234,8 +234,13 @@ impl Work {
         }
     }
 
-    fn take_committed(&self) -> Option<Write> {
+    /// The note of what is committed, in a log that is written up to `last`. A majority of others may have committed what
+    /// is still in the queue, in the place of entries that are on the disk: those must not pass for it.
+    fn take_committed(&self, last: Option<LogId>) -> Option<Write> {
         let mut tail = self.shared.tail();
+        if tail.committed > last {
+            return None;
+        }
         std::mem::take(&mut tail.committed_dirty).then(|| Write::Committed(tail.committed))
     }
 
@@ -282,7 +287,7 @@ impl Work {
                 }
             }
         }
-        writes.extend(self.take_committed());
+        writes.extend(self.take_committed(mark.last));
         Batch {
             writes,
             done,

@@ -168,6 +168,11 @@ impl State {
         *self.applied.borrow()
     }
 
+    /// The entry that was applied last.
+    pub(crate) fn applied_id(&self) -> io::Result<Option<LogId>> {
+        Ok(self.generation().disk().standing()?.applied)
+    }
+
     /// The membership that was applied last; an empty one before the first.
     pub(crate) fn membership(&self) -> io::Result<StoredMembership> {
         Ok(self.generation().disk().standing()?.membership)
@@ -326,7 +331,7 @@ impl State {
     /// when a power loss takes the end of the log. The log then begins anew behind the state, and needs a snapshot that
     /// reaches there: without one, nobody could be brought up to where it begins.
     pub(crate) fn cover(&self, log_end: Option<LogId>) -> io::Result<()> {
-        let applied = self.generation().disk().standing()?.applied;
+        let applied = self.applied_id()?;
         let newest = match &*self.current_snapshot() {
             Some(snapshot) => snapshot.manifest.meta()?.last_log_id,
             None => None,

@@ -134,10 +134,8 @@ impl Look<'_> {
         let (Some((log, recovered)), Some(hash)) = (log, hash) else {
             return;
         };
-        let at = |disk: &dyn StateDisk| {
-            disk.standing()
-                .map(|standing| revision_of(standing.applied.as_ref()))
-        };
+        let applied = |disk: &dyn StateDisk| disk.standing().map(|standing| standing.applied);
+        let at = |disk: &dyn StateDisk| applied(disk).map(|id| revision_of(id.as_ref()));
         let begin = match snapshot.map(at) {
             Some(Ok(begin)) => begin,
             Some(Err(error)) => return self.find("snapshot", &error),
@@ -147,6 +145,18 @@ impl Look<'_> {
             Ok(end) => end,
             Err(error) => return self.find("state", &error),
         };
+        let sound = self.verdict.findings.is_empty();
+        if sound && applied(state).is_ok_and(|applied| applied > recovered.last) {
+            return self.not_compared(
+                "log on snapshot",
+                format!(
+                    "the state is at revision {end}, and the log ends at {}, as a power loss may leave it, so the state was \
+                     not compared with what the log makes of the snapshot; when the node starts, it takes a snapshot of the \
+                     state and goes on behind it",
+                    crate::log::name(recovered.last)
+                ),
+            );
+        }
         let purged = revision_of(recovered.purged.as_ref());
         if purged > end {
             return self.find(

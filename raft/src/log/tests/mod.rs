@@ -196,6 +196,53 @@ async fn what_is_committed_and_was_not_written_yet_is_not_recovered_as_committed
     let mut log = open(dir.path()).expect("opens");
     assert_eq!(log.read_committed().await.expect("reads"), Some(id(1, 3)));
     assert_eq!(indices_of(&mut log).await, [1, 2, 3]);
+    log.end().await.expect("closes");
+    // Of a later leader, whose entries may have other places than the last ones here.
+    let told = [Write::Committed(Some(id(2, 3)))];
+    log.shared.disk.write(&told, true).expect("writes");
+    drop(log);
+    let mut log = open(dir.path()).expect("opens");
+    assert_eq!(log.read_committed().await.expect("reads"), None);
+}
+
+/// A note that comes while its entries are in the queue waits for them.
+#[tokio::test]
+async fn what_is_committed_is_noted_behind_its_entries() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut log = open(dir.path()).expect("opens");
+    append(&mut log, (1..=3).map(|index| entry(1, index)).collect()).await;
+    log.save_committed(Some(id(2, 3))).await.expect("notes");
+    log.save_vote(&Vote::new(2, 1)).await.expect("votes");
+    let recovered = log.shared.disk.recover().expect("recovers");
+    assert_eq!(recovered.committed, None, "entry 3 there is another one");
+    log.truncate_after(Some(id(1, 2))).await.expect("truncates");
+    append(&mut log, vec![entry(2, 3)]).await;
+    let recovered = log.shared.disk.recover().expect("recovers");
+    assert_eq!(recovered.committed, Some(id(2, 3)));
+}
+
+#[tokio::test]
+async fn a_log_that_ends_otherwise_than_the_state_is_cut() {
+    let indices = |from, to| (from..=to).collect::<Vec<u64>>();
+    for (applied, left) in [
+        (None, indices(1, 9)),
+        (Some(id(1, 9)), indices(1, 9)),
+        (Some(id(2, 10)), indices(1, 9)),
+        (Some(id(2, 9)), indices(1, 8)),
+        (Some(id(2, 4)), indices(1, 3)),
+        (Some(id(2, 1)), vec![]),
+    ] {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut log = open(dir.path()).expect("opens");
+        append(&mut log, (1..=9).map(|index| entry(1, index)).collect()).await;
+        log.follow(applied).expect("reads");
+        assert_eq!(indices_of(&mut log).await, left, "{applied:?}");
+        log.end().await.expect("closes");
+        drop(log);
+        let mut log = open(dir.path()).expect("opens");
+        assert_eq!(indices_of(&mut log).await, left, "{applied:?}");
+        log.end().await.expect("closes");
+    }
 }
 
 #[tokio::test]
