@@ -58,16 +58,6 @@ pub(super) async fn run(site: Arc<Site>, ledger: Arc<Ledger>) -> Struck {
     }
 }
 
-/// Blocks the links between two machines, both ways, or lets them be again.
-fn cut(site: &Site, one: &Seat, other: &Seat, blocked: bool) {
-    let link = Link {
-        blocked,
-        ..site.plan.link
-    };
-    site.set_link(one, other, link);
-    site.set_link(other, one, link);
-}
-
 struct Nemesis {
     site: Arc<Site>,
     ledger: Arc<Ledger>,
@@ -82,6 +72,14 @@ struct Nemesis {
 impl Nemesis {
     fn seat(&mut self) -> Option<Arc<Seat>> {
         self.site.seats().choose(&mut self.rng).cloned()
+    }
+
+    /// A link that blocks.
+    fn cut(&self) -> Link {
+        Link {
+            blocked: true,
+            ..self.site.plan.link
+        }
     }
 
     fn while_(&mut self) -> Duration {
@@ -207,14 +205,12 @@ impl Nemesis {
         }
         self.begin(kind, Edge::Begin, format!("{link:?}"), &[seat]);
         for other in self.site.seats() {
-            self.site.set_link(seat, &other, link);
-            self.site.set_link(&other, seat, link);
+            self.site.set_links(seat, &other, link);
         }
         let (after, seat) = (self.while_(), seat.clone());
         self.later(after, kind, move |site| {
             for other in site.seats() {
-                site.set_link(&seat, &other, site.plan.link);
-                site.set_link(&other, &seat, site.plan.link);
+                site.set_links(&seat, &other, site.plan.link);
             }
         });
     }
@@ -251,10 +247,7 @@ impl Nemesis {
         let (shape, blocked) = self.shape(seats.len());
         let all: Vec<&Arc<Seat>> = seats.iter().collect();
         self.begin(Kind::Partition, Edge::Begin, shape, &all);
-        let cut = Link {
-            blocked: true,
-            ..self.site.plan.link
-        };
+        let cut = self.cut();
         let breaks = self.rng.random_bool(0.3);
         for (from, to) in &blocked {
             self.site.set_link(&seats[*from], &seats[*to], cut);
@@ -368,11 +361,12 @@ impl Nemesis {
         self.begin(Kind::Usurp, Edge::Begin, what, &[&leader, &usurper]);
         self.ledger.keep_quiet(true);
         tokio::time::sleep(quiet).await;
-        cut(&self.site, &leader, &usurper, true);
+        let cut = self.cut();
+        self.site.set_links(&leader, &usurper, cut);
         tokio::time::sleep(unheard).await;
         self.ledger.keep_quiet(false);
         for follower in &others {
-            cut(&self.site, &leader, follower, true);
+            self.site.set_links(&leader, follower, cut);
             follower.machine.kill();
             self.site.start(follower);
         }
@@ -385,7 +379,7 @@ impl Nemesis {
         self.site
             .fault(Kind::Usurp.name(), Edge::End, String::new(), Vec::new());
         for other in others.iter().chain([&usurper]) {
-            cut(&self.site, &leader, other, false);
+            self.site.set_links(&leader, other, self.site.plan.link);
         }
         true
     }

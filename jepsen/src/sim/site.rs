@@ -260,6 +260,12 @@ impl Site {
         from.machine.set_link(&to.machine, link);
     }
 
+    /// Makes the links between two machines so, both ways.
+    pub(super) fn set_links(&self, one: &Seat, other: &Seat, link: Link) {
+        self.set_link(one, other, link);
+        self.set_link(other, one, link);
+    }
+
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.world.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
